@@ -1,0 +1,244 @@
+"""What is written to disk about stages, as typed values; the files are in rundir.py.
+
+A record is frozen, knows its own JSON form and refuses a file that it does not understand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from scalesweep.errors import StoreError
+
+SCHEMA = 1
+"""Version of every record; a reader refuses a higher one."""
+
+
+class StageKind(enum.StrEnum):
+    """Kinds of stage, in the order in which a cell needs them."""
+
+    data = "data"
+    base = "base"
+    align = "align"
+    tune = "tune"
+    generate = "generate"
+    judge = "judge"
+
+
+class Outcome(enum.StrEnum):
+    """How an attempt ended, or that it has not."""
+
+    running = "running"
+    done = "done"
+    failed = "failed"
+    """An error of the stage itself: the same input would fail again."""
+    interrupted = "interrupted"
+    """Asked to stop; it left a checkpoint."""
+    killed = "killed"
+    """It vanished or was killed by a signal (memory, power, a user)."""
+
+
+def canonical_json(value: object) -> str:
+    """The one JSON text of a value: sorted keys, no spaces, no NaN. Hashes are taken of it."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class StageRef:
+    """Names one stage in the store."""
+
+    kind: StageKind
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.key}"
+
+    @classmethod
+    def parse(cls, text: str) -> StageRef:
+        kind, _, key = text.partition("/")
+        return cls(kind=StageKind(kind), key=key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """What a stage is. Everything here but the label determines its output, and its key."""
+
+    kind: StageKind
+    label: str
+    """For people ("tune mini_s 32px lora"); not in the key."""
+    recipe_version: int
+    """Raised when the code of this kind changes what it computes."""
+    identity: Mapping[str, Any]
+    """JSON values only: model, data, recipe, seed. Its layout depends on the kind."""
+    inputs: Mapping[str, StageRef] = field(default_factory=dict)
+    """Role ("align", "bench") -> the stage whose output is read."""
+
+    @property
+    def key(self) -> str:
+        """16 hex digits that change exactly when the output may change."""
+        inputs = {role: str(ref) for role, ref in self.inputs.items()}
+        text = canonical_json([self.kind, self.recipe_version, self.identity, inputs])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def ref(self) -> StageRef:
+        return StageRef(kind=self.kind, key=self.key)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "kind": str(self.kind),
+            "key": self.key,
+            "label": self.label,
+            "recipe_version": self.recipe_version,
+            "identity": dict(self.identity),
+            "inputs": {role: str(ref) for role, ref in sorted(self.inputs.items())},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StageSpec:
+        check_schema(data, "stage.yaml")
+        spec = cls(
+            kind=StageKind(data["kind"]),
+            label=data["label"],
+            recipe_version=data["recipe_version"],
+            identity=data["identity"],
+            inputs={role: StageRef.parse(text) for role, text in data["inputs"].items()},
+        )
+        if spec.key != data["key"]:
+            raise StoreError(
+                f"stage.yaml says key {data['key']} but its content hashes to {spec.key}; "
+                "it was edited by hand: delete the stage's directory and run the line again"
+            )
+        return spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How and where a stage is run: changes cost and speed, never (but float ties) the result."""
+
+    cluster: str
+    num_nodes: int = 1
+    devices_per_node: int = 1
+    """Devices (GPUs, or workers on a CPU machine) the stage takes on each of its nodes."""
+    node_devices: int = 1
+    """Devices a whole node has: the divisor that turns device-hours into node-hours."""
+    usd_per_node_hour: float = 0.0
+    price_is_example: bool = False
+    micro_batch_size: int = 1
+    """Samples per device and forward pass."""
+    zero_stage: int = 0
+    gradient_checkpointing: bool = False
+    checkpoint_every_steps: int = 50
+    threads_per_rank: int = 1
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """Where declared things lie on this machine: role -> absolute path."""
+
+    @property
+    def world_size(self) -> int:
+        return self.num_nodes * self.devices_per_node
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Execution:
+        check_schema(data, "execution.json")
+        return cls(**known_fields(cls, data))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What one attempt used. Rewritten every few seconds while it runs, so a kill loses little."""
+
+    outcome: Outcome
+    cause: str = ""
+    """One line for people when it did not end well."""
+    started_at: float = 0.0
+    """Seconds since 1970 where it ran; for people, never compared with another clock."""
+    wall_s: float = 0.0
+    """Seconds the devices were held, start-up included."""
+    startup_s: float = 0.0
+    """Part of wall_s before the first sample was worked on."""
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+    """Highest resident memory of one rank."""
+    num_devices: int = 1
+    node_devices: int = 1
+    usd_per_node_hour: float = 0.0
+    steps: int = 0
+    """Optimizer steps this attempt did (not those it resumed from)."""
+    tokens: int = 0
+    first_step: int = 0
+    """Step it resumed from."""
+
+    @property
+    def node_hours(self) -> float:
+        """Allocated devices / devices of a node x hours: the paper's "GPU hours per node"."""
+        return self.num_devices / self.node_devices * self.wall_s / 3600
+
+    @property
+    def cost_usd(self) -> float:
+        return self.node_hours * self.usd_per_node_hour
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **dataclasses.asdict(self), "outcome": str(self.outcome)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Usage:
+        check_schema(data, "usage.json")
+        fields = known_fields(cls, data)
+        return cls(**{**fields, "outcome": Outcome(fields["outcome"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFile:
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """Published once, when a stage's output is whole; immutable."""
+
+    attempt: int
+    files: Mapping[str, OutputFile]
+    """Path below output/ -> size and hash."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Role -> digest of the parent's output that was read."""
+
+    @property
+    def digest(self) -> str:
+        """Hash over all output files; equal exactly when the bytes are equal."""
+        files = {name: file.sha256 for name, file in self.files.items()}
+        return hashlib.sha256(canonical_json(files).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **dataclasses.asdict(self), "digest": self.digest}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Done:
+        check_schema(data, "done.json")
+        files = {name: OutputFile(**file) for name, file in data["files"].items()}
+        return cls(attempt=data["attempt"], files=files, inputs=data["inputs"])
+
+
+def known_fields(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of data that cls has fields for; a newer minor writer may have added some."""
+    names = {f.name for f in dataclasses.fields(cls)}
+    return {name: value for name, value in data.items() if name in names}
+
+
+def check_schema(data: Mapping[str, Any], name: str) -> None:
+    """Refuse a record that this version cannot understand."""
+    schema = data.get("schema")
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise StoreError(
+            f"{name} has schema {schema!r}; this version of scalesweep reads up to {SCHEMA}: "
+            "use the version that wrote this store, or another store"
+        )

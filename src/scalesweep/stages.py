@@ -1,0 +1,78 @@
+"""One stage, run: the seam between launching and the work itself.
+
+Every kind of stage is a function run(context) that reads its inputs' output folders and writes
+only below its attempt. What starts it (a local worker, a Slurm job) is not its business.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scalesweep.records import Execution, StageKind, StageSpec
+from scalesweep.rundir import AttemptDir, StageDir, Store
+
+RUNNERS: Mapping[StageKind, str] = {
+    StageKind.data: "scalesweep.data.stage",
+    StageKind.base: "scalesweep.train.stage",
+    StageKind.align: "scalesweep.train.stage",
+    StageKind.tune: "scalesweep.train.stage",
+    StageKind.generate: "scalesweep.evaluate.generate_stage",
+    StageKind.judge: "scalesweep.evaluate.judge_stage",
+}
+"""Modules with a function run(context); imported where a stage runs, never on a login node."""
+
+
+@dataclass
+class StopFlag:
+    """Set by a signal; long work looks at it between steps and then raises Interrupted."""
+
+    event: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self) -> bool:
+        return self.event.is_set()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageContext:
+    """All that a running stage knows."""
+
+    store: Store
+    stage: StageDir
+    attempt: AttemptDir
+    spec: StageSpec
+    execution: Execution
+    inputs: Mapping[str, Path]
+    """Role -> output folder of the parent, complete."""
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    stop_requested: Callable[[], bool] = field(default_factory=StopFlag)
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def earlier_attempts(self) -> list[AttemptDir]:
+        """Attempts of lower epochs, newest first: where a checkpoint may be resumed from."""
+        older = [a for a in self.stage.attempts() if a.number < self.attempt.number]
+        return older[::-1]
+
+    def log_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append one row to metrics.jsonl (rank zero only). Names: tracking/metric_names.py."""
+        if self.is_main:
+            line = json.dumps({"time": round(time.time(), 3), **row}, allow_nan=False)
+            with self.attempt.metrics.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+
+def run(context: StageContext) -> None:
+    """Run one stage in this process, as one rank of it."""
+    module = importlib.import_module(RUNNERS[context.spec.kind])
+    module.run(context)
