@@ -1,0 +1,131 @@
+"""Pictures: opened, checked, and brought to the form that a CLIP tower sees.
+
+The arithmetic is that of transformers' CLIPImageProcessorPil (short side to the tower's side,
+bicubic, centre crop, then mean and deviation), split in two: what is uint8 can be cached.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from scalesweep.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
+
+# openai/clip-vit-large-patch14 preprocessor_config.json: image_mean, image_std.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_JPEG_END = b"\xff\xd9"
+_JPEG_TAIL_BYTES = 1 << 16
+"""Cameras append previews and maker's notes after the end mark; more than this is not looked at."""
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for damaged files: its PNG reader uses SyntaxError."""
+
+
+def picture_defect(path: Path) -> str | None:
+    """What is wrong with a picture file, or None. Reads headers and checksums, not every pixel.
+
+    A truncated download is found: PNG chunks carry checksums, a JPEG must end with its end mark
+    (else it is decoded whole to decide), and other formats are decoded whole.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata; defects are exceptions
+            with Image.open(path) as image:
+                form = image.format
+                image.verify()
+            if form == "PNG" or (form == "JPEG" and _has_jpeg_end(path)):
+                return None
+            with Image.open(path) as image:
+                image.load()
+    except FileNotFoundError:
+        return f"picture {path} is missing"
+    except _UNREADABLE as error:
+        return f"picture {path} cannot be read ({_reason(error)})"
+    return None
+
+
+def _has_jpeg_end(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _JPEG_TAIL_BYTES))
+        return _JPEG_END in file.read()
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).split("\n", 1)[0]
+    # Pillow's "cannot identify image file '<path>'" repeats the path that the message begins with.
+    return "not a picture" if text.startswith("cannot identify") else text or type(error).__name__
+
+
+def read_pixels(path: Path, side: int, *, item: str = "") -> Pixels:
+    """A picture as the tower sees it before normalisation: uint8 [3, side, side].
+
+    Short side to side (bicubic, antialiased), then the middle square.
+
+    Raises:
+        DataError: the file is missing or damaged; the message names item and file.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                rgb = to_rgb(image)
+    except _UNREADABLE as error:
+        defect = "is missing" if isinstance(error, FileNotFoundError) else _reason(error)
+        of_item = f"{item}: " if item else ""
+        raise DataError(
+            f"{of_item}picture {path} cannot be read ({defect}); restore the file or take the "
+            "item out of its JSON file"
+        ) from error
+    return resize_and_crop(rgb, side)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB; what is transparent lies on white, as in transformers 5."""
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        background = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(background, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def resize_and_crop(image: Image.Image, side: int) -> Pixels:
+    """An RGB picture's middle square at the tower's side: uint8 [3, side, side]."""
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    new_long = int(side * long / short)  # truncated, as transformers does
+    size = (side, new_long) if width <= height else (new_long, side)
+    resized = image.resize(size, Image.Resampling.BICUBIC)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    square = np.asarray(resized, dtype=np.uint8)[top : top + side, left : left + side]
+    return np.ascontiguousarray(square.transpose(2, 0, 1))  # [H, W, 3] -> [3, H, W]
+
+
+def normalise(pixels: Tensor, *, blind: bool = False) -> Tensor:
+    """What the tower is fed: float32, CLIP's mean and deviation; zeros for the blind baseline.
+
+    Shapes: pixels [n, 3, H, W] uint8 -> [n, 3, H, W] float32, on the same device.
+
+    On CPU equal to CLIPImageProcessorPil to the last bit. Zero after normalisation is CLIP's mean
+    grey: it says nothing about the picture.
+    """
+    import torch  # here: whoever only writes or checks pictures does not pay for the import
+
+    values = pixels.to(torch.float32)
+    if blind:
+        return torch.zeros_like(values)
+    mean = torch.tensor(CLIP_MEAN, dtype=torch.float32, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(CLIP_STD, dtype=torch.float32, device=pixels.device).view(3, 1, 1)
+    return (values / 255 - mean) / std
