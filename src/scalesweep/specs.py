@@ -172,6 +172,8 @@ class TrainingSpec(_Spec):
     """fp32 | bf16: compute dtype."""
     seed: int
     lora: LoraSpec | None = None
+    execution_axis: dict[str, Any] | None = None
+    """Execution settings that the study varies, so that its cells do not become one."""
     export_dtype: str = "float32"
     """Dtype of the published weights: float32 | bfloat16 | float16."""
 

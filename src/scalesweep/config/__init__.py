@@ -1,1 +1,1 @@
-
+"""Typed settings: one schema per folder of conf/, rules between them, loading."""

@@ -1,0 +1,57 @@
+# make help lists what there is. Every target sets up what it needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STORE ?= store
+# Another build of torch: make setup TORCH_INDEX=https://download.pytorch.org/whl/cu128
+TORCH_INDEX ?=
+STAMP := $(VENV)/.installed-$(shell cat pyproject.toml requirements.lock $(lastword $(MAKEFILE_LIST)) | sha256sum | cut -c1-12)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench miniature seeds clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## install everything into .venv (TORCH_INDEX=URL for another build of torch)
+
+$(STAMP): pyproject.toml requirements.lock
+	@echo "setting up $(VENV): PyTorch and the pinned packages of requirements.lock (about 1 GB on disk)"
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: apt-get install python3.11-venv, or make PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "no venv: apt-get install python3-venv"; exit 2; }
+	$(PIP) install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),) "$$(grep '^torch==' requirements.lock)"
+	$(PIP) install --quiet -r requirements.lock
+	$(PIP) install --quiet --no-deps --editable .
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+demo: $(STAMP)  ## run the miniature of the whole study (sweeps/quickstart.yaml) and show its report
+	$(BIN)/python -m scalesweep -m +sweep=quickstart store=$(STORE)
+
+test: $(STAMP)  ## run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: $(STAMP)  ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## measure speed, start-up and memory (prints ratios; minutes)
+	$(BIN)/python -m benchmarks
+
+miniature: $(STAMP)  ## make the shipped miniature towers and bases anew (about half an hour)
+	$(BIN)/python -m scalesweep -m +sweep=miniature store=$(STORE)-miniature tracking=none
+	$(BIN)/python -m scalesweep.models.ship_miniature $(STORE)-miniature
+
+seeds: $(STAMP)  ## measure the spread between seeds anew and ship its record (about a quarter of an hour)
+	$(BIN)/python -m scalesweep -m +sweep=quickstart_seeds store=$(STORE) tracking=none
+	$(BIN)/python -m scalesweep report quickstart_seeds --store $(STORE) --seed-record src/scalesweep/report/seeds_record.json
+
+clean:  ## remove the environment, caches and built files; the store stays
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,61 @@
+"""Launcher: composes every cell first, then hands all of them over at once.
+
+Stages that cells share can only be found when all cells are known, so nothing starts before.
+Other sweepers (Optuna) work through it: they get each cell's score as the value of its job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from scalesweep import study_command
+from scalesweep.config.compose import Composer
+
+
+@dataclass
+class LauncherConfig:
+    _target_: str = "hydra_plugins.scalesweep.launcher.StudyLauncher"
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="scalesweep", node=LauncherConfig, provider="scalesweep"
+)
+
+
+class StudyLauncher(Launcher):
+    """Plans, and runs unless only a plan was asked for."""
+
+    def __init__(self) -> None:
+        self._context: HydraContext | None = None
+        self._master: DictConfig | None = None
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        del task_function  # cells are planned together; nothing is called per cell
+        self._context, self._master = hydra_context, config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        del initial_job_idx
+        assert self._context is not None
+        assert self._master is not None
+        composer = Composer(self._context.config_loader, self._master)
+        cells = [(list(overrides), composer.compose(overrides)) for overrides in job_overrides]
+        values = study_command.handle(cells)
+        return [_returned(o, v) for (o, _), v in zip(cells, values, strict=True)]
+
+
+def _returned(overrides: Sequence[str], value: Any) -> JobReturn:
+    result = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
+    result.return_value = value
+    return result

@@ -1,0 +1,357 @@
+"""The command line: verbs, our own flags, and one clear message for whatever is wrong.
+
+    python -m scalesweep [VERB] [-m] [key=value ...]
+
+Hydra does the composing and refuses words that it does not know, so the verb and our flags are
+taken off before it sees the line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from scalesweep import __version__
+from scalesweep.errors import ConfigError, Interrupted, ScaleSweepError
+
+DONE, CELL_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses."""
+
+HELP = """\
+scalesweep: what does the next point of benchmark score cost?
+
+  python -m scalesweep [VERB] [-m] [key=value ...]
+
+A grid (-m: every combination of the comma-separated values is a cell):
+  python -m scalesweep -m +sweep=quickstart            the miniature study, on a laptop
+  python -m scalesweep -m model=mini_s,mini_m tuning=lora,full
+  python -m scalesweep plan -m model=33b,65b tuning=lora,qlora,full
+One cell:
+  python -m scalesweep model=mini_s tuning=lora
+
+Verbs
+  run        (or no verb) run what is missing, then report
+  plan       cells, stages, what is shared, what is done; runs nothing   [--json]
+  status     where each stage of a study stands        [STUDY] [--json]
+  report     cost beside score      [STUDY] [--format terminal|md|csv|json|html]
+  cancel     stop the commands that work on a study    [STUDY]
+
+Settings (conf/): {groups}
+Sweeps (sweeps/): {sweeps}
+Options of a group: python -m scalesweep --info defaults, or a wrong one (model=?).
+
+Hydra's own: --cfg job, --info defaults, --config-dir DIR, --hydra-help,
+  --shell-completion (eval "$(python -m scalesweep -sc install=bash)")
+Folder of everything: store=DIR, --store DIR for the other verbs, or SCALESWEEP_STORE (now: {store})
+Exit status: 0 all done, 1 a cell failed, 2 refused, 130 interrupted.
+"""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line; returns the exit status."""
+    try:
+        return _dispatch(list(argv))
+    except ScaleSweepError as error:
+        if isinstance(error, Interrupted):
+            print(f"scalesweep: {error}", file=sys.stderr)
+            return INTERRUPTED
+        print(f"scalesweep: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("scalesweep: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `| head` closed the pipe; nobody reads what is left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(help_text(), end="")
+        return DONE
+    if argv[0] == "--version":
+        print(f"scalesweep {__version__}")
+        return DONE
+    verb, rest = split_verb(argv)
+    if verb in STUDY_VERBS:
+        return STUDY_VERBS[verb](rest)
+    if "-h" in rest or "--help" in rest:
+        print(help_text(), end="")
+        return DONE
+    return _compose(verb, rest, argv)
+
+
+def split_verb(argv: Sequence[str]) -> tuple[str, list[str]]:
+    """The verb ("run" when there is none) and the words after it.
+
+    Raises:
+        ConfigError: the first word is neither a verb nor an override nor a flag.
+    """
+    first = argv[0]
+    if first in (*COMPOSING_VERBS, *STUDY_VERBS):
+        return first, list(argv[1:])
+    if first.startswith(("-", "~")) or "=" in first:
+        return "run", list(argv)
+    verbs = (*COMPOSING_VERBS, *STUDY_VERBS)
+    near = difflib.get_close_matches(first, verbs, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(f"{first}: no such verb; {hint}choose one of {', '.join(verbs)}")
+
+
+def help_text() -> str:
+    from scalesweep.config.paths import conf_dir
+    from scalesweep.config.sweep import sweep_names
+
+    hidden = {"datasets", "recipe"}
+    groups = [p.name for p in sorted(conf_dir().iterdir()) if p.is_dir() and p.name not in hidden]
+    return HELP.format(
+        groups=_wrapped(groups), sweeps=_wrapped(sweep_names()), store=default_store()
+    )
+
+
+def _wrapped(words: Sequence[str]) -> str:
+    import textwrap
+
+    return textwrap.fill(" ".join(words), width=78, initial_indent=" " * 20)[20:].replace(
+        "\n", "\n  "
+    )
+
+
+def default_store() -> str:
+    return os.environ.get("SCALESWEEP_STORE", "store")
+
+
+# ---------------------------------------------------------------- verbs that compose a grid
+
+
+def _compose(verb: str, words: list[str], argv: Sequence[str]) -> int:
+    """Let Hydra compose the cells; the launcher hands them to study_command."""
+    from scalesweep import study_command
+    from scalesweep.config.load import register_resolvers
+    from scalesweep.config.sweep import load_sweep
+
+    words, as_json = _take_flag(words, "--json")
+    if as_json and verb != "plan":
+        raise ConfigError("--json: goes with plan and status; run and report write files")
+    words, sweep_names = _take_sweeps(words)
+    own = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"}
+    hydra_only = any(word.partition("=")[0] in own for word in words)
+    multirun = "-m" in words or "--multirun" in words
+    if sweep_names and not multirun:
+        raise ConfigError(f"+sweep={sweep_names[0]}: a sweep has many cells; add -m")
+    if len(sweep_names) > 1:
+        raise ConfigError(f"+sweep={','.join(sweep_names)}: one sweep at a time")
+    _check_words(words)
+    register_resolvers()
+    study_command.begin(
+        study_command.Request(
+            verb=verb,
+            as_json=as_json,
+            sweep=load_sweep(sweep_names[0]) if sweep_names else None,
+            command=command_line(argv),
+            asked_cluster=_asked_cluster(words),
+        )
+    )
+    if not multirun and not hydra_only:
+        _refuse_axes(words)
+        words = ["--multirun", *words]  # one cell and many take the same way
+    _run_hydra(words)
+    return study_command.current().exit_status
+
+
+def _take_flag(words: list[str], flag: str) -> tuple[list[str], bool]:
+    return [word for word in words if word != flag], flag in words
+
+
+def _take_sweeps(words: list[str]) -> tuple[list[str], list[str]]:
+    """Words without +sweep=NAME, and the names."""
+    pattern = re.compile(r"\+{0,2}sweep=(.*)", re.DOTALL)
+    names = [m.group(1) for word in words if (m := pattern.fullmatch(word))]
+    if "" in names:
+        raise ConfigError("+sweep=: empty; name a sweep")
+    split = [part for name in names for part in name.split(",")]
+    return [word for word in words if not pattern.fullmatch(word)], split
+
+
+FLAGS_WITH_VALUE = {"--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn",
+                    "--config-path", "-cp", "--package", "-p", "--info", "-i"}  # fmt: skip
+HYDRA_FLAGS = FLAGS_WITH_VALUE | {"-m", "--multirun", "--resolve", "--hydra-help",
+                                  "--shell-completion", "-sc", "--version"}  # fmt: skip
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse what Hydra would take for something else, or answer with many lines."""
+    from scalesweep.config.paths import conf_dir
+
+    for word in words:
+        if word.startswith("-"):
+            if word.partition("=")[0] not in HYDRA_FLAGS:
+                raise ConfigError(f"{word}: no such flag; see python -m scalesweep --help")
+            continue
+        if word.startswith("~") and (conf_dir() / word[1:].partition("=")[0]).is_dir():
+            raise ConfigError(f"{word}: every cell needs the group; choose an option instead")
+        key, equals, value = word.partition("=")
+        if not equals and not word.startswith("~") and not _is_flag_value(words, word):
+            raise ConfigError(f"{word}: not a setting; write key=value")
+        if equals and not key.lstrip("+~"):
+            raise ConfigError(f"{word}: no key before '='; write key=value")
+        if equals and not value and key.lstrip("+") != "store":
+            raise ConfigError(f"{key}=: empty value; give one, or null")
+
+
+def _is_flag_value(words: Sequence[str], word: str) -> bool:
+    at = list(words).index(word)
+    return at > 0 and words[at - 1] in FLAGS_WITH_VALUE
+
+
+def _refuse_axes(words: Sequence[str]) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    from scalesweep.config.messages import from_hydra
+
+    overrides = [word for word in words if not word.startswith("-") and "=" in word]
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise from_hydra(error) from error
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: several values are a grid; add -m")
+
+
+def _asked_cluster(words: Sequence[str]) -> str:
+    chosen = [w.partition("=")[2] for w in words if w.startswith("cluster=")]
+    return chosen[-1] if chosen else "auto"
+
+
+def command_line(argv: Sequence[str]) -> str:
+    """The line to type again."""
+    return shlex.join(["python", "-m", "scalesweep", *argv])
+
+
+def _run_hydra(words: Sequence[str]) -> None:
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from scalesweep.config.messages import from_hydra
+    from scalesweep.config.paths import conf_dir
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us; nothing is printed, no exit
+    saved, sys.argv = sys.argv, ["scalesweep", *words]
+    try:
+        decorate = hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
+        decorate(_never_called)()
+    except ScaleSweepError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise from_hydra(error) from error
+    except SystemExit as stop:
+        if stop.code not in (0, None):
+            raise ConfigError("command line: see python -m scalesweep --help") from stop
+    finally:
+        sys.argv = saved
+
+
+def _never_called(config: object) -> None:
+    raise AssertionError(f"every run goes through the launcher, got {type(config)}")
+
+
+# ---------------------------------------------------------------- verbs about a study on disk
+
+
+def _study_arguments(
+    verb: str, words: Sequence[str], *, flags: Sequence[str] = (), options: Sequence[str] = ()
+) -> tuple[str | None, dict[str, str]]:
+    """[STUDY] [--flag] [--option VALUE] -> study and what was given.
+
+    Raises:
+        ConfigError: anything else stands on the line.
+    """
+    study: str | None = None
+    given: dict[str, str] = {}
+    todo = list(words)
+    options = (*options, "--store")
+    while todo:
+        word = todo.pop(0)
+        name, equals, value = word.partition("=")
+        if word in flags:
+            given[word] = "true"
+        elif name in options:
+            if not equals:
+                if not todo:
+                    raise ConfigError(f"{name}: needs a value")
+                value = todo.pop(0)
+            if not value:
+                raise ConfigError(f"{name}: empty value")
+            given[name] = value
+        elif name == "store" and equals:
+            given["--store"] = value
+        elif name == "study" and equals:
+            study = value
+        elif word.startswith("-") or equals:
+            allowed = ", ".join((*flags, *options))
+            raise ConfigError(f"{word}: {verb} takes a study's name and {allowed}")
+        elif study is not None:
+            raise ConfigError(f"{word}: {verb} takes one study; {study} was named already")
+        else:
+            study = word
+    return study, given
+
+
+def _store(given: dict[str, str]) -> Path:
+    return Path(given.get("--store", default_store())).absolute()
+
+
+def _status(words: Sequence[str]) -> int:
+    if "-h" in words or "--help" in words:
+        print(help_text(), end="")
+        return DONE
+    study, given = _study_arguments("status", words, flags=("--json",))
+    from scalesweep import study_verbs
+
+    return study_verbs.status(_store(given), study, as_json="--json" in given)
+
+
+def _report(words: Sequence[str]) -> int:
+    if "-h" in words or "--help" in words:
+        print(help_text(), end="")
+        return DONE
+    study, given = _study_arguments(
+        "report", words, options=("--format", "--output", "--seed-record")
+    )
+    from scalesweep import study_verbs
+
+    return study_verbs.report(
+        _store(given),
+        study,
+        format_=given.get("--format", "terminal"),
+        output=given.get("--output"),
+        seed_record=given.get("--seed-record"),
+        command=command_line(["report", *words]),
+    )
+
+
+def _cancel(words: Sequence[str]) -> int:
+    if "-h" in words or "--help" in words:
+        print(help_text(), end="")
+        return DONE
+    study, given = _study_arguments("cancel", words)
+    from scalesweep import study_verbs
+
+    return study_verbs.cancel(_store(given), study)
+
+
+COMPOSING_VERBS = ("run", "plan")
+STUDY_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "status": _status,
+    "report": _report,
+    "cancel": _cancel,
+}

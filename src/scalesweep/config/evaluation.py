@@ -1,0 +1,46 @@
+"""What every checkpoint is asked (conf/evaluation/)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from scalesweep.config.checks import at_least, require
+
+
+@dataclass(kw_only=True)
+class BenchmarkConfig:
+    """One benchmark: a file of questions in a data set."""
+
+    name: str
+    dataset: str
+    file: str
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """Benchmarks, and how answers are generated."""
+
+    name: str
+    miniature: bool
+    benchmarks: list[BenchmarkConfig] = field(default_factory=list)
+    """Answered by the tuned checkpoint."""
+    base_benchmarks: list[BenchmarkConfig] = field(default_factory=list)
+    """Answered also by the language model before tuning: what does tuning keep?"""
+    primary: str
+    """Benchmark whose score stands beside the cost."""
+    num_beams: int
+    max_new_tokens: int
+    batch_size: int
+    """Questions answered at once; not part of the key."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_beams", "max_new_tokens", "batch_size"):
+            at_least(1, value=(f"evaluation.{name}", getattr(self, name)))
+        names = [benchmark.name for benchmark in self.benchmarks]
+        require(bool(names), "evaluation.benchmarks", "[]", "name at least one benchmark")
+        require(
+            self.primary in names,
+            "evaluation.primary",
+            self.primary,
+            f"must be one of evaluation.benchmarks: {', '.join(names)}",
+        )

@@ -1,0 +1,99 @@
+"""From a composed Hydra config to a typed RunConfig. After this there is no DictConfig."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, cast
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from scalesweep.config import paths
+from scalesweep.config.cluster import ClusterConfig
+from scalesweep.config.run import RunConfig
+from scalesweep.config.schema import build
+from scalesweep.errors import ConfigError
+
+
+def register_resolvers() -> None:
+    """Interpolations that conf/ uses; known before anything is composed."""
+    for name, function in (
+        ("multiply", lambda a, b: None if a is None or b is None else a * b),
+        ("miniature_identity", paths.miniature_identity),
+        ("miniature_path", paths.miniature_path),
+    ):
+        OmegaConf.register_new_resolver(name, function, replace=True)
+
+
+def load(composed: DictConfig, *, planning: bool = False) -> RunConfig:
+    """The typed config of one cell, every rule checked.
+
+    planning: nothing will run, so a full-size model may assume a cluster that is not here.
+
+    Raises:
+        ConfigError: a value has the wrong type or breaks a rule.
+    """
+    values = cast(dict[str, Any], _resolved(composed))
+    values.pop("hydra", None)
+    values["cluster"] = resolved_cluster(
+        values.get("cluster") or {},
+        full_size=not (values.get("model") or {}).get("miniature", True),
+        planning=planning,
+    )
+    return build(RunConfig, values)
+
+
+def _resolved(composed: DictConfig) -> object:
+    try:
+        return OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(readable(error)) from error
+
+
+def readable(error: OmegaConfBaseException) -> str:
+    """OmegaConf's message on one line, the key first."""
+    key = str(getattr(error, "full_key", "") or "")
+    text = str(getattr(error, "msg", None) or error).splitlines()[0]
+    return f"{key}: {text}" if key and not text.startswith(key) else text
+
+
+@cache
+def slurm_answers() -> bool:
+    """Whether sbatch can be called here."""
+    return shutil.which("sbatch") is not None
+
+
+def resolved_cluster(
+    chosen: Mapping[str, Any], *, full_size: bool, planning: bool
+) -> dict[str, Any]:
+    """conf/cluster/auto made concrete; what is set on it wins over the file it stands for."""
+    values = dict(chosen)
+    if values.get("kind") != "auto":
+        return values
+    if slurm_answers():
+        name = "slurm"
+    elif full_size and planning:
+        name = "azure_nd_a100_v4"
+    else:
+        name = "local"
+    given = {k: v for k, v in values.items() if v is not None and k not in ("name", "kind")}
+    return {**_cluster_file(name), **given}
+
+
+@cache
+def _cluster_file(name: str) -> dict[str, Any]:
+    file = paths.conf_dir() / "cluster" / f"{name}.yaml"
+    return cast(dict[str, Any], yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+def assumed_cluster_note(cluster: ClusterConfig, *, asked: str) -> str | None:
+    """One line when the cluster was not chosen but assumed, else None."""
+    if asked == "auto" and cluster.name == "azure_nd_a100_v4":
+        return (
+            "cluster=auto: no sbatch here, so azure_nd_a100_v4 is assumed "
+            f"(8 A100-80GB a node at ${cluster.usd_per_node_hour:.2f} per node-hour)"
+        )
+    return None

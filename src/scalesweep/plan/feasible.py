@@ -1,0 +1,182 @@
+"""Whether a plan can run on this machine; if not, what it would need.
+
+Arithmetic apart from looking at the machine: needs() and machine() meet in refuse_impossible().
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scalesweep.errors import PlanError
+from scalesweep.models.parameters import num_params, num_trainable_params
+from scalesweep.plan.graph import Plan, PlannedStage
+from scalesweep.plan.resources import local_devices
+from scalesweep.records import StageKind
+from scalesweep.specs import (
+    DataSpec,
+    GenerateSpec,
+    JudgeSpec,
+    LanguageModelSpec,
+    Method,
+    Precision,
+    TrainingSpec,
+    VisionTowerSpec,
+)
+
+# Bytes of one trained parameter: weight, gradient, fp32 copy and two Adam moments
+# (bf16: 2 + 2 + 12, ZeRO, arXiv:1910.02054 section 3.1; fp32: 4 + 4 + 8).
+TRAINED_BYTES = 16
+# Bytes of one 4-bit parameter with double quantisation: 4.127 bits (arXiv:2305.14314 section 3).
+NF4_BYTES = 4.127 / 8
+RUNNERS = ("mini_vqa", "mini_text")
+"""Benchmarks that this version answers and scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What this machine offers."""
+
+    memory_bytes: int
+    num_devices: int
+    has_gpu: bool
+
+    @property
+    def description(self) -> str:
+        gpu = f"{self.num_devices} GPU(s)" if self.has_gpu else "no GPU"
+        return f"{self.memory_bytes / 1e9:.0f} GB of memory and {gpu}"
+
+
+def machine() -> Machine:
+    """This machine, as far as the operating system says without any GPU library."""
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
+    return Machine(memory_bytes=pages * size, num_devices=local_devices(), has_gpu=has_gpu)
+
+
+def training_bytes(spec: TrainingSpec) -> float:
+    """Weights, gradients and optimizer states of one copy of a model in training."""
+    trained = num_trainable_params(spec)
+    whole = num_params(spec.model, spec.tower)
+    frozen = max(whole - trained, 0)
+    if spec.method is Method.qlora:
+        return trained * TRAINED_BYTES + frozen * NF4_BYTES
+    width = 2 if spec.precision is Precision.bf16 else 4
+    return trained * TRAINED_BYTES + frozen * width
+
+
+def answering_bytes(
+    model: LanguageModelSpec, tower: VisionTowerSpec | None, precision: Precision
+) -> float:
+    """Weights of a model that answers questions."""
+    return num_params(model, tower) * (2 if precision is Precision.bf16 else 4)
+
+
+def refuse_impossible(plan: Plan, here: Machine, todo: Sequence[PlannedStage]) -> None:
+    """Refuse stages that cannot run here, before anything is started.
+
+    todo: stages that are not done; what is done needs nothing more.
+
+    Raises:
+        PlanError: every reason, one line each, the largest need of a model first.
+    """
+    faults: dict[str, None] = {}
+    for stage in sorted(todo, key=needed_bytes, reverse=True):
+        for fault in _faults(stage, here):
+            faults[fault] = None
+    if faults:
+        lines = _one_per_subject(list(faults))
+        raise PlanError("\nscalesweep: ".join(lines))
+
+
+def needed_bytes(stage: PlannedStage) -> float:
+    """Memory of a stage's weights and states over all its devices."""
+    spec: Any = _typed(stage)
+    if isinstance(spec, TrainingSpec):
+        return training_bytes(spec)
+    if isinstance(spec, GenerateSpec):
+        return answering_bytes(spec.model, spec.tower, spec.precision)
+    return 0.0
+
+
+def _typed(stage: PlannedStage) -> object:
+    kinds: dict[StageKind, Any] = {
+        StageKind.data: DataSpec,
+        StageKind.generate: GenerateSpec,
+        StageKind.judge: JudgeSpec,
+    }
+    return kinds.get(stage.spec.kind, TrainingSpec).from_identity(stage.spec.identity)
+
+
+def _faults(stage: PlannedStage, here: Machine) -> list[str]:
+    spec = _typed(stage)
+    faults: list[str] = []
+    if isinstance(spec, TrainingSpec | GenerateSpec):
+        faults += _memory_faults(stage, spec, here)
+        faults += _weight_faults(stage, spec)
+    if isinstance(spec, DataSpec) and spec.generator is None:
+        root = stage.execution.paths.get(f"data:{spec.dataset}", "")
+        if not Path(root).is_dir():
+            faults.append(
+                f"datasets.{spec.dataset}.root={root or 'null'}: no such folder; put the data set "
+                "there (docs/data.md), set the root, or SCALESWEEP_DATA"
+            )
+    if isinstance(spec, GenerateSpec | JudgeSpec):
+        faults += [
+            f"evaluation.benchmarks={benchmark.name}: this version plans it but cannot score it "
+            f"yet; stop before with until=tune, or take {', '.join(RUNNERS)}"
+            for benchmark in spec.benchmarks
+            if benchmark.name not in RUNNERS
+        ]
+    if isinstance(spec, JudgeSpec) and spec.scorer != "exact_match":
+        faults.append(
+            f"judge.scorer={spec.scorer}: this version plans it but cannot call a judge yet; "
+            "take judge=exact_match"
+        )
+    return faults
+
+
+def _memory_faults(
+    stage: PlannedStage, spec: TrainingSpec | GenerateSpec, here: Machine
+) -> list[str]:
+    need = needed_bytes(stage)
+    if need <= 0.8 * here.memory_bytes:
+        return []
+    model = spec.model.name if spec.model else stage.spec.label
+    what = (
+        f"weights, gradients and optimizer states of {stage.spec.kind} {spec.method}"
+        if isinstance(spec, TrainingSpec)
+        else "its weights alone"
+    )
+    return [
+        f"model={model}: cannot run here; {what} take {need / 1e9:,.0f} GB and this machine has "
+        f"{here.description}; `plan` shows the nodes it needs, or choose model=mini_s"
+    ]
+
+
+def _weight_faults(stage: PlannedStage, spec: TrainingSpec | GenerateSpec) -> list[str]:
+    faults = []
+    paths = stage.execution.paths
+    wanted = []
+    if spec.model is not None and spec.model.weights not in ("stage", "random"):
+        wanted.append(("language_model", "model.path", spec.model.name, spec.model.weights))
+    if spec.tower is not None and spec.tower.weights not in ("stage", "random"):
+        wanted.append(("vision_tower", "resolution.path", spec.tower.name, spec.tower.weights))
+    for role, key, name, weights in wanted:
+        if not Path(paths.get(role, "")).is_dir() or role not in paths:
+            faults.append(
+                f"{key}={paths.get(role, 'null')}: the weights of {name} ({weights}) are not "
+                "here; download them and give their folder"
+            )
+    return faults
+
+
+def _one_per_subject(faults: Sequence[str]) -> list[str]:
+    """Only the first fault of each key=value: many stages share one cause."""
+    first: dict[str, str] = {}
+    for fault in faults:
+        first.setdefault(fault.partition(": ")[0], fault)
+    return list(first.values())

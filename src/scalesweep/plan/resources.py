@@ -1,0 +1,65 @@
+"""Which nodes and devices each stage takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from scalesweep.config.cluster import ClusterConfig
+from scalesweep.config.run import RunConfig
+from scalesweep.records import Execution, StageKind
+
+MOST_LOCAL_WORKERS = 4
+"""A worker holds about 1 GB; more than this only when cluster.devices_per_node says so."""
+
+
+def local_devices() -> int:
+    """GPUs of this machine, or else its cores (at most MOST_LOCAL_WORKERS)."""
+    gpus = len([p for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit()])
+    return gpus or min(len(os.sched_getaffinity(0)), MOST_LOCAL_WORKERS)
+
+
+def node_devices(cluster: ClusterConfig) -> int:
+    """Devices of a whole node: what a node-hour is divided by."""
+    return cluster.devices_per_node or local_devices()
+
+
+def stage_execution(
+    config: RunConfig, *, kind: StageKind, method: str, paths: Mapping[str, str]
+) -> Execution:
+    """How one stage of a cell is run."""
+    cluster = config.cluster
+    whole = node_devices(cluster)
+    training = min(cluster.stage_devices or whole, whole)
+    nodes, devices, micro, zero, recompute = 1, 1, 1, 0, False
+    if kind is StageKind.tune:
+        nodes, devices = config.nodes, training
+        micro, zero = config.batch.micro_batch_size, config.zero.stage
+        recompute = config.zero.gradient_checkpointing
+    elif kind is StageKind.align:
+        nodes, devices = config.align.nodes, training
+        micro, zero = config.align.micro_batch_size, config.align.zero_stage
+        recompute = config.zero.gradient_checkpointing
+    elif kind is StageKind.base:
+        recipe = config.base.tower if method == "tower" else config.base.language
+        assert recipe is not None
+        nodes, devices = recipe.nodes, training
+        micro, zero = recipe.micro_batch_size, recipe.zero_stage
+        recompute = config.zero.gradient_checkpointing and method != "tower"
+    elif kind is StageKind.generate:
+        devices, micro = training, config.evaluation.batch_size
+    return Execution(
+        cluster=cluster.name,
+        num_nodes=nodes,
+        devices_per_node=devices,
+        node_devices=whole,
+        usd_per_node_hour=cluster.usd_per_node_hour or 0.0,
+        price_is_example=bool(cluster.price_is_example),
+        micro_batch_size=micro,
+        zero_stage=zero,
+        gradient_checkpointing=recompute,
+        checkpoint_every_steps=cluster.checkpoint_every_steps or 50,
+        threads_per_rank=cluster.threads_per_rank or 1,
+        paths=dict(paths),
+    )
