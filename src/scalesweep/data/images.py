@@ -27,8 +27,6 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _JPEG_END = b"\xff\xd9"
-_JPEG_TAIL_BYTES = 1 << 16
-"""Cameras append previews and maker's notes after the end mark; more than this is not looked at."""
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """What Pillow raises for damaged files: its PNG reader uses SyntaxError."""
@@ -37,8 +35,8 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBo
 def picture_defect(path: Path) -> str | None:
     """What is wrong with a picture file, or None. Reads headers and checksums, not every pixel.
 
-    A truncated download is found: PNG chunks carry checksums, a JPEG must end with its end mark
-    (else it is decoded whole to decide), and other formats are decoded whole.
+    A truncated download is found: PNG chunks carry checksums, a JPEG that does not end with its
+    end mark is decoded whole to decide, and so are other formats.
     """
     try:
         with warnings.catch_warnings():
@@ -58,10 +56,11 @@ def picture_defect(path: Path) -> str | None:
 
 
 def _has_jpeg_end(path: Path) -> bool:
+    """Whether the last bytes are the end mark (a preview in the header has one of its own)."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _JPEG_TAIL_BYTES))
-        return _JPEG_END in file.read()
+        file.seek(max(0, size - 64))
+        return file.read().rstrip(b"\0\r\n ").endswith(_JPEG_END)
 
 
 def _reason(error: BaseException) -> str:
