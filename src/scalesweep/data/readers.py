@@ -89,8 +89,25 @@ def read_json_array(path: Path) -> list[Any]:
     Raises:
         DataError: it is missing, not UTF-8, cut or otherwise not JSON, not an array, or empty.
     """
+    items = read_json_file(path)
+    if not isinstance(items, list):
+        raise DataError(
+            f"{path} holds a JSON {_json_type(items)}; expected an array of conversations, "
+            '[{"id": ..., "conversations": [...]}, ...]'
+        )
+    if not items:
+        raise DataError(f"{path} holds no item: the array is empty")
+    return items
+
+
+def read_json_file(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        DataError: it is missing, not UTF-8, cut or otherwise not JSON.
+    """
     try:
-        items = json.loads(path.read_bytes().decode("utf-8-sig"))
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}); check the data set's root and the file name"
@@ -106,15 +123,7 @@ def read_json_array(path: Path) -> list[Any]:
             f"(character {error.pos} of {len(error.doc)}); it was probably cut: fetch it again"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON of a conversation format: {error}") from error
-    if not isinstance(items, list):
-        raise DataError(
-            f"{path} holds a JSON {_json_type(items)}; expected an array of conversations, "
-            '[{"id": ..., "conversations": [...]}, ...]'
-        )
-    if not items:
-        raise DataError(f"{path} holds no item: the array is empty")
-    return items
+        raise DataError(f"{path} is not JSON that can be read: {error}") from error
 
 
 def raise_or_list(

@@ -8,7 +8,7 @@ be asked for: the space after "ASSISTANT:" belongs to the answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from scalesweep.data.readers import IMAGE
 from scalesweep.errors import DataError
@@ -29,8 +29,7 @@ TEMPLATES = ("mini", "mini_caption", "vicuna_v1", "llama_2", "plain")
 """mini_caption is to mini what plain is to the others: a picture and its caption, no question."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A stretch of text that is either learned or only read."""
 
     text: str

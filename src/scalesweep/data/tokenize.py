@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +36,11 @@ class EncodedText:
     """[T] MASKED | PROMPT | ANSWER"""
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(NamedTuple):
     """Text between two pictures, and where in it the learned spans lie."""
 
     text: str
-    spans: tuple[tuple[int, int], ...]
+    spans: list[tuple[int, int]]
 
 
 def image_token_id(tokenizer: Any) -> int:
@@ -160,14 +159,16 @@ class TextEncoder:
                     f"holds {piece.text[start:end]!r}, which the tokenizer does not know "
                     f"(it would become {self._backend.id_to_token(self._unk_id)})"
                 )
-            learned = np.zeros(len(piece_ids), dtype=bool)
-            for start, end in piece.spans:
-                inside = _overlaps(offsets, start, end)
-                if not (inside & (piece_ids != self._eos_id)).any():
+            piece_kinds = np.full(len(piece_ids), PROMPT, dtype=np.uint8)
+            for (start, end), learned in zip(
+                piece.spans, _token_spans(offsets, piece.spans), strict=True
+            ):
+                said = piece_ids[learned]
+                if not len(said) or (len(said) == 1 and said[0] == self._eos_id):
                     return f"answer {piece.text[start:end]!r} has no token of its own"
-                learned |= inside
+                piece_kinds[learned] = ANSWER
             ids.append(piece_ids)
-            kinds.append(np.where(learned, ANSWER, PROMPT).astype(np.uint8))
+            kinds.append(piece_kinds)
         return EncodedText(np.concatenate(ids), np.concatenate(kinds))
 
 
@@ -185,20 +186,30 @@ def _pieces(segments: Sequence[Segment]) -> list[_Piece]:
         parts = segment.text.split(IMAGE)
         for number, part in enumerate(parts):
             if number:
-                pieces.append(_Piece(text, tuple(spans)))
+                pieces.append(_Piece(text, spans))
                 text, spans = "", []
             if segment.supervised and part:
                 spans.append((len(text), len(text) + len(part)))
             text += part
-    pieces.append(_Piece(text, tuple(spans)))
+    pieces.append(_Piece(text, spans))
     return pieces
 
 
-def _overlaps(offsets: npt.NDArray[np.int32], start: int, end: int) -> npt.NDArray[np.bool_]:
-    """Which tokens share a character with [start, end); one without characters lies at its start.
+def _token_spans(offsets: npt.NDArray[np.int32], spans: Sequence[tuple[int, int]]) -> list[slice]:
+    """For each span of characters, the tokens that share one with it.
 
-    offsets [T, 2]. "▁The" covers the space before the answer, which belongs to the answer.
+    offsets: [T, 2] first and last-plus-one character of each token. "▁The" covers the space before
+    an answer, which belongs to the answer; a token without characters lies at its first one.
+
+    Raises:
+        DataError: the tokenizer gives offsets out of order; spans would be wrong.
     """
-    first, last = offsets[:, 0], offsets[:, 1]
-    overlapping: npt.NDArray[np.bool_] = (first < end) & (np.maximum(last, first + 1) > start)
-    return overlapping
+    if not spans:
+        return []
+    first, last = offsets[:, 0], np.maximum(offsets[:, 1], offsets[:, 0] + 1)
+    if (first[1:] < first[:-1]).any() or (last[1:] < last[:-1]).any():
+        raise DataError("the tokenizer gives character offsets that are not in the text's order")
+    starts, ends = np.array(spans, dtype=np.int32).T
+    begin = np.searchsorted(last, starts, side="right")
+    stop = np.searchsorted(first, ends, side="left")
+    return [slice(b, s) for b, s in zip(begin.tolist(), stop.tolist(), strict=True)]
