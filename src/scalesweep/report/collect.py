@@ -1,0 +1,345 @@
+"""Everything a report is made of, read once from a plan and the store's records."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scalesweep.errors import StoreError
+from scalesweep.plan.graph import Cell, Plan
+from scalesweep.records import StageKind, StageRef
+from scalesweep.report.checks import report_warnings
+from scalesweep.report.costs import CellCosts, Cost, StageCost, cell_costs, total
+from scalesweep.report.labels import seed_of, setting_labels, value_at
+from scalesweep.report.stage_results import (
+    LossPoint,
+    StageResult,
+    StageState,
+    loss_curve,
+    metric_rows,
+    read_stages,
+)
+from scalesweep.rundir import Store, read_json
+from scalesweep.tracking import metric_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryResult:
+    score: float
+    standard_error: float
+    num_questions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkResult:
+    """Score of one checkpoint on one benchmark."""
+
+    score: float
+    """Fraction right, 0 to 1."""
+    standard_error: float
+    """Of the questions: a different draw of as many would move the score so."""
+    num_questions: int
+    num_missing: int
+    """Questions without a verdict: a failed answer is missing, never wrong."""
+    categories: Mapping[str, CategoryResult]
+    items: Mapping[str, float]
+    """question_id -> 1 right, 0 wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """One cell: where it stands, what it scored and what it cost."""
+
+    cell: Cell
+    label: str
+    """Of its setting: cells that differ in their seed alone share it."""
+    seed: int
+    state: StageState
+    cause: str
+    """One line when it is not done: the stage that stopped it, and why."""
+    scores: Mapping[str, BenchmarkResult]
+    """Benchmark -> score of the tuned checkpoint; empty until it is judged."""
+    before: Mapping[str, BenchmarkResult]
+    """Benchmark -> score of its language model before any tuning."""
+    costs: CellCosts
+    costs_are_whole: bool
+    """Every stage is done: the costs will not grow."""
+    loss: tuple[LossPoint, ...]
+    """Of the tune stage, one point per optimizer step."""
+    step_seconds: tuple[float, ...]
+    """Wall time of the tune stage's optimizer steps."""
+    devices: int
+    """Devices of the tune stage."""
+    samples_per_step: int
+    wall_s: float
+    """Of all attempts of the tune stage."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.cell.config
+
+    @property
+    def is_blind(self) -> bool:
+        return bool(value_at(self.cell.config, "resolution.blind"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What a node-hour was taken to cost."""
+
+    usd_per_node_hour: float
+    node_devices: int
+    cluster: str
+    is_example: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResults:
+    """A study as the store knows it now. Frozen: all reports of it agree."""
+
+    plan: Plan
+    stages: Mapping[StageRef, StageResult]
+    cells: tuple[CellResult, ...]
+    primary: str
+    """The benchmark that findings and figures compare."""
+    text_benchmark: str | None
+    """The benchmark without pictures that is also asked before tuning."""
+    total: StageCost
+    """Of all stages of the study."""
+    prices: tuple[Price, ...]
+    versions: Mapping[str, tuple[str, ...]]
+    """Package -> versions that attempts recorded."""
+    other_studies: Mapping[str, int]
+    """Other study of the store -> number of this study's stages it also contains."""
+    warnings: tuple[str, ...]
+
+    @property
+    def num_done(self) -> int:
+        return sum(cell.state is StageState.done for cell in self.cells)
+
+    @property
+    def cost_by_kind(self) -> dict[StageKind, StageCost]:
+        costs: dict[StageKind, StageCost] = {}
+        for stage in self.stages.values():
+            costs[stage.kind] = costs.get(stage.kind, StageCost()) + stage.cost
+        return costs
+
+
+def collect(store: Store, plan: Plan) -> StudyResults:
+    """Reads all records of a plan's stages."""
+    stages = read_stages(store, plan)
+    labels = setting_labels(plan.cells)
+    costs = cell_costs(plan.cells, {ref: stage.cost for ref, stage in stages.items()})
+    damaged: list[str] = []
+    judged = {
+        ref: _judged(stage, damaged)
+        for ref, stage in stages.items()
+        if stage.kind is StageKind.judge
+    }
+    cells = tuple(
+        _cell_result(store, cell, plan, stages, judged, label=labels[cell.name], costs=costs)
+        for cell in plan.cells
+    )
+    primary, text_benchmark = _benchmarks(plan, cells)
+    return StudyResults(
+        plan=plan,
+        stages=stages,
+        cells=cells,
+        primary=primary,
+        text_benchmark=text_benchmark,
+        total=sum((stage.cost for stage in stages.values()), StageCost()),
+        prices=_prices(plan, stages),
+        versions=_versions(stages),
+        other_studies=_other_studies(store, plan),
+        warnings=(*damaged, *report_warnings(stages, cells)),
+    )
+
+
+def _cell_result(
+    store: Store,
+    cell: Cell,
+    plan: Plan,
+    stages: Mapping[StageRef, StageResult],
+    judged: Mapping[StageRef, Mapping[str, BenchmarkResult]],
+    *,
+    label: str,
+    costs: Mapping[str, CellCosts],
+) -> CellResult:
+    state, cause = _cell_state(cell, stages)
+    tune = cell.stages.get("tune")
+    rows: list[dict[str, Any]] = []
+    devices, samples, wall_s = 1, 0, 0.0
+    if tune is not None:
+        published = next((a.number for a in stages[tune].attempts if a.published), None)
+        rows = metric_rows(store.stage(tune), published=published)
+        planned = plan.stage(tune)
+        devices = planned.execution.world_size
+        samples = int(planned.spec.identity.get("global_batch_size", 0))
+        usages = [a.usage for a in stages[tune].attempts if a.usage is not None]
+        wall_s = sum(usage.wall_s for usage in usages)
+        if usages:
+            devices = usages[-1].num_devices
+    return CellResult(
+        cell=cell,
+        label=label,
+        seed=seed_of(cell),
+        state=state,
+        cause=cause,
+        scores=judged.get(cell.stages["judge"], {}) if "judge" in cell.stages else {},
+        before=judged.get(cell.stages["judge_base"], {}) if "judge_base" in cell.stages else {},
+        costs=costs[cell.name],
+        costs_are_whole=all(stages[ref].is_done for ref in cell.stages.values()),
+        loss=loss_curve(rows),
+        step_seconds=tuple(
+            float(row[metric_names.STEP_SECONDS])
+            for row in rows
+            if metric_names.STEP_SECONDS in row
+        ),
+        devices=devices,
+        samples_per_step=samples,
+        wall_s=wall_s,
+    )
+
+
+_WORST_FIRST = (
+    StageState.failed,
+    StageState.killed,
+    StageState.interrupted,
+    StageState.running,
+    StageState.missing,
+    StageState.stale,
+)
+
+
+def _cell_state(cell: Cell, stages: Mapping[StageRef, StageResult]) -> tuple[StageState, str]:
+    own = [stages[ref] for ref in sorted(set(cell.stages.values()))]
+    order = list(StageKind)
+    own.sort(key=lambda stage: order.index(stage.kind))
+    for state in _WORST_FIRST:
+        for stage in own:
+            if stage.state is state:
+                return state, f"{stage.kind}: {stage.cause}{_log_of(stage)}"
+    return StageState.done, ""
+
+
+def _log_of(stage: StageResult) -> str:
+    """Where to read more of what ended badly, below the store."""
+    if stage.state not in (StageState.failed, StageState.killed) or not stage.attempts:
+        return ""
+    return f"; log: stages/{stage.ref}/attempts/{stage.attempts[-1].number:04d}/log"
+
+
+def _judged(stage: StageResult, damaged: list[str]) -> dict[str, BenchmarkResult]:
+    """Scores of a judge stage; one that cannot be read is named in damaged, the rest goes on."""
+    if stage.output is None:
+        return {}
+    try:
+        scores = read_json(stage.output / "scores.json")["benchmarks"]
+        return {
+            name: BenchmarkResult(
+                score=float(entry["score"]),
+                standard_error=float(entry["standard_error"]),
+                num_questions=int(entry["num_questions"]),
+                num_missing=int(entry.get("num_missing", 0)),
+                categories={
+                    category: CategoryResult(
+                        score=float(part["score"]),
+                        standard_error=float(part["standard_error"]),
+                        num_questions=int(part["num_questions"]),
+                    )
+                    for category, part in entry.get("categories", {}).items()
+                },
+                items=dict(_items(stage.output / "items" / f"{name}.jsonl")),
+            )
+            for name, entry in scores.items()
+        }
+    except (OSError, StoreError, KeyError, TypeError, ValueError) as error:
+        damaged.append(
+            f"{stage.label}: its scores cannot be read ({type(error).__name__}: {error}); "
+            f"delete {stage.ref} from the store and run the line again"
+        )
+        return {}
+
+
+def _items(path: Path) -> Iterator[tuple[str, float]]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row.get("correct") is not None:
+            yield str(row["question_id"]), float(row["correct"])
+
+
+def _benchmarks(plan: Plan, cells: tuple[CellResult, ...]) -> tuple[str, str | None]:
+    """The benchmark to compare by, and the one without pictures."""
+    for cell in plan.cells:
+        asked = [entry["name"] for entry in value_at(cell.config, "evaluation.benchmarks") or []]
+        of_base = value_at(cell.config, "evaluation.base_benchmarks") or []
+        text = next((entry["name"] for entry in of_base if entry["name"] in asked), None)
+        primary = value_at(cell.config, "evaluation.primary")
+        if primary or asked:
+            return str(primary or asked[0]), text
+    scored = [name for cell in cells for name in cell.scores]
+    return (scored[0] if scored else "score"), None
+
+
+def _prices(plan: Plan, stages: Mapping[StageRef, StageResult]) -> tuple[Price, ...]:
+    """Prices that attempts were charged at; of a study not started, those planned."""
+    found: dict[Price, None] = {}
+    for stage in plan.stages:
+        planned = stage.execution
+        for attempt in stages[stage.spec.ref].attempts:
+            if attempt.usage is not None:
+                found[
+                    Price(
+                        usd_per_node_hour=attempt.usage.usd_per_node_hour,
+                        node_devices=attempt.usage.node_devices,
+                        cluster=str(attempt.execution.get("cluster", planned.cluster)),
+                        is_example=bool(
+                            attempt.execution.get("price_is_example", planned.price_is_example)
+                        ),
+                    )
+                ] = None
+    if not found:
+        found = {
+            Price(
+                usd_per_node_hour=stage.execution.usd_per_node_hour,
+                node_devices=stage.execution.node_devices,
+                cluster=stage.execution.cluster,
+                is_example=stage.execution.price_is_example,
+            ): None
+            for stage in plan.stages
+        }
+    return tuple(found)
+
+
+def _versions(stages: Mapping[StageRef, StageResult]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, dict[str, None]] = {}
+    for stage in stages.values():
+        for attempt in stage.attempts:
+            versions = attempt.execution.get("versions")
+            if isinstance(versions, Mapping):
+                for package, version in versions.items():
+                    found.setdefault(str(package), {})[str(version)] = None
+    return {package: tuple(versions) for package, versions in sorted(found.items())}
+
+
+def _other_studies(store: Store, plan: Plan) -> dict[str, int]:
+    own = {str(stage.spec.ref) for stage in plan.stages}
+    found = {}
+    for name in store.study_names():
+        if name != plan.study:
+            # Another study's damage is not ours to report.
+            with contextlib.suppress(OSError, StoreError, KeyError, TypeError):
+                stages = read_json(store.study(name) / "plan.json")["stages"]
+                common = own & {f"{stage['kind']}/{stage['key']}" for stage in stages}
+                if common:
+                    found[name] = len(common)
+    return found
+
+
+def total_share(cells: tuple[CellResult, ...]) -> Cost:
+    """Sum of the cells' shares: what the study's stages cost together."""
+    return total(cell.costs.share for cell in cells)

@@ -1,0 +1,123 @@
+"""The verb `report`: a study as text, as data, or as a page to show around."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+from scalesweep.errors import ConfigError, StoreError
+from scalesweep.plan.graph import Plan
+from scalesweep.report.collect import StudyResults, collect
+from scalesweep.report.seeds_record import SHIPPED, load_seed_record, write_seed_record
+from scalesweep.report.study_report import StudyReport, build_report
+from scalesweep.rundir import Store, read_json, write_atomic
+
+
+class Format(enum.StrEnum):
+    terminal = "terminal"
+    md = "md"
+    csv = "csv"
+    json = "json"
+    html = "html"
+
+
+def report(
+    store: Store,
+    study: str | None,
+    *,
+    format: str = "terminal",
+    width: int = 80,
+    color: bool = False,
+    record: Path = SHIPPED,
+) -> str:
+    """The report of a study; for html, the path of the page that was written.
+
+    study: None takes the one that was launched last.
+    width, color: of the terminal.
+    record: file of the spread between seeds.
+
+    Raises:
+        ConfigError: no such format, no such study, or no study at all.
+        StoreError: the study's plan cannot be read.
+    """
+    if format not in set(Format):
+        raise ConfigError(f"--format={format}: no such format; choose {', '.join(Format)}")
+    made = study_report(store, study, record=record)
+    if format == Format.html:
+        return str(write_page(store, made))
+    return _render(made, Format(format), width=width, color=color)
+
+
+def study_report(store: Store, study: str | None, *, record: Path = SHIPPED) -> StudyReport:
+    """Everything a report says, not yet rendered. Errors: see report."""
+    return build_report(study_results(store, study), load_seed_record(record))
+
+
+def study_results(store: Store, study: str | None) -> StudyResults:
+    """What the store knows of a study. Errors: see report."""
+    return collect(store, load_plan(store, study))
+
+
+def load_plan(store: Store, study: str | None) -> Plan:
+    """The plan of a study, or of the one launched last."""
+    known = store.study_names()
+    if not known:
+        raise ConfigError(
+            f"no study in the store {store.root} yet; run one, for instance "
+            "`python -m scalesweep -m +sweep=quickstart`, or name another store=FOLDER"
+        )
+    if study is None:
+        study = known[-1]
+    elif study not in known:
+        raise ConfigError(
+            f"study={study}: not in the store {store.root}; known are {', '.join(sorted(known))}"
+        )
+    path = store.study(study) / "plan.json"
+    try:
+        return Plan.from_json(read_json(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{path} is damaged ({type(error).__name__}: {error}); run the study's line again"
+        ) from error
+
+
+def write_page(store: Store, made: StudyReport) -> Path:
+    """Writes <store>/studies/<name>/report.html, whole or not at all; its path."""
+    from scalesweep.report.html import render_html
+
+    path = store.study(made.results.plan.study) / "report.html"
+    write_atomic(path, render_html(made))
+    return path
+
+
+def record_seeds(store: Store, study: str | None, path: Path) -> str:
+    """Writes the record of the spread between a study's seeds; one line about it.
+
+    Raises:
+        ConfigError: the study is not finished, or has one seed per cell.
+    """
+    results = study_results(store, study)
+    made = write_seed_record(results, path, results.plan.command)
+    spreads = ", ".join(
+        f"{name} {found.spread.standard_deviation:.4f} ({found.spread.df} df)"
+        for name, found in made.benchmarks.items()
+    )
+    return f"Standard deviation between seeds: {spreads}. Written to {path}."
+
+
+def _render(made: StudyReport, format: Format, *, width: int, color: bool) -> str:
+    if format is Format.md:
+        from scalesweep.report.render_markdown import render_markdown
+
+        return render_markdown(made)
+    if format is Format.csv:
+        from scalesweep.report.render_csv import render_csv
+
+        return render_csv(made)
+    if format is Format.json:
+        from scalesweep.report.render_json import render_json
+
+        return render_json(made)
+    from scalesweep.report.render_terminal import render_terminal
+
+    return render_terminal(made, width=width, color=color)

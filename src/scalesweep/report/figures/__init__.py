@@ -1,0 +1,1 @@
+"""Figures as hand-written SVG; colours come from the page's style sheet."""

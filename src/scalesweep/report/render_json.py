@@ -1,0 +1,193 @@
+"""A report as JSON, everything in it as numbers; for other programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from scalesweep.records import SCHEMA
+from scalesweep.report import formatting as fmt
+from scalesweep.report import summary
+from scalesweep.report.collect import BenchmarkResult, CellResult
+from scalesweep.report.costs import Cost, StageCost
+from scalesweep.report.settings import Setting
+from scalesweep.report.stage_results import StageResult
+from scalesweep.report.study_report import StudyReport
+from scalesweep.report.verdicts import Judged
+
+
+def render_json(report: StudyReport) -> str:
+    return json.dumps(report_json(report), indent=2, allow_nan=False) + "\n"
+
+
+def report_json(report: StudyReport) -> dict[str, Any]:
+    results = report.results
+    asked, more = summary.question(report)
+    return {
+        "schema": SCHEMA,
+        "study": results.plan.study,
+        "question": asked,
+        "about": more,
+        "answer": summary.answer(report),
+        "progress": summary.progress(report),
+        "command": fmt.public(results.plan.command),
+        "primary": results.primary,
+        "text_benchmark": results.text_benchmark,
+        "cells": [_cell(cell) for cell in results.cells],
+        "settings": [_setting(report, setting) for setting in report.settings],
+        "pareto_front": [setting.label for setting in report.front],
+        "seed_spread": {
+            name: {
+                "standard_deviation": known.spread.standard_deviation if known.spread else None,
+                "df": known.spread.df if known.spread else None,
+                "source": known.source,
+            }
+            for name, known in report.spreads.items()
+        },
+        "findings": [_finding(judged) for judged in report.findings],
+        "costs": {
+            **_stage_cost(results.total),
+            "by_kind": {str(k): _stage_cost(cost) for k, cost in results.cost_by_kind.items()},
+            "prices": [
+                {
+                    "usd_per_node_hour": price.usd_per_node_hour,
+                    "node_devices": price.node_devices,
+                    "cluster": price.cluster,
+                    "is_example": price.is_example,
+                }
+                for price in results.prices
+            ],
+        },
+        "stages": [_stage(stage) for stage in results.stages.values()],
+        "versions": {package: list(found) for package, found in results.versions.items()},
+        "notes": [fmt.public(note) for note in results.plan.notes],
+        "warnings": [fmt.public(warning) for warning in results.warnings],
+    }
+
+
+def _cost(cost: Cost) -> dict[str, float]:
+    return {
+        "node_hours": round(cost.node_hours, 9),
+        "usd": round(cost.usd, 6),
+        "device_seconds": round(cost.device_seconds, 3),
+    }
+
+
+def _stage_cost(cost: StageCost) -> dict[str, Any]:
+    return {
+        "total": _cost(cost.total),
+        "startup": _cost(cost.startup),
+        "lost": _cost(cost.lost),
+    }
+
+
+def _cell(cell: CellResult) -> dict[str, Any]:
+    return {
+        "name": cell.cell.name,
+        "setting": cell.label,
+        "seed": cell.seed,
+        "point": dict(cell.cell.point),
+        "state": str(cell.state),
+        "cause": fmt.public(cell.cause),
+        "trainable_params": cell.cell.num_trainable_params,
+        "params": cell.cell.num_params,
+        "nodes": cell.cell.num_nodes,
+        "scores": {name: _benchmark(found) for name, found in cell.scores.items()},
+        "before": {name: _benchmark(found) for name, found in cell.before.items()},
+        "costs": {
+            name: _cost(getattr(cell.costs, name))
+            for name in ("tune", "standalone", "share", "startup", "lost", "evaluation")
+        },
+        "costs_are_whole": cell.costs_are_whole,
+        "tune_wall_s": round(cell.wall_s, 3),
+        "loss": [[point.step, point.loss] for point in cell.loss],
+    }
+
+
+def _benchmark(result: BenchmarkResult) -> dict[str, Any]:
+    return {
+        "score": result.score,
+        "standard_error": result.standard_error,
+        "num_questions": result.num_questions,
+        "num_missing": result.num_missing,
+        "categories": {
+            name: {
+                "score": part.score,
+                "standard_error": part.standard_error,
+                "num_questions": part.num_questions,
+            }
+            for name, part in result.categories.items()
+        },
+    }
+
+
+def _setting(report: StudyReport, setting: Setting) -> dict[str, Any]:
+    blind = report.blind_twin(setting)
+    return {
+        "label": setting.label,
+        "cells": [cell.cell.name for cell in setting.cells],
+        "score": setting.score(report.primary),
+        "standard_error": report.standard_error(setting),
+        "blind_score": blind.score(report.primary) if blind is not None else None,
+        "costs": {name: _cost(setting.mean_cost(name)) for name in ("tune", "standalone", "share")},
+    }
+
+
+def _finding(judged: Judged) -> dict[str, Any]:
+    value = judged.estimate
+    return {
+        "id": judged.finding.id,
+        "paper": judged.finding.paper,
+        "claim": judged.finding.claim,
+        "paper_says": judged.finding.paper_says,
+        "kind": str(judged.finding.kind),
+        "measure": str(judged.finding.measure),
+        "verdict": str(judged.verdict),
+        "reason": judged.reason,
+        "sides": [
+            {
+                "name": side.name,
+                "setting": setting.label,
+                "before_tuning": side.before,
+                "value": number,
+                "seeds": seeds,
+            }
+            for side, setting, number, seeds in zip(
+                judged.finding.sides,
+                judged.settings,
+                judged.values,
+                judged.num_seeds,
+                strict=False,
+            )
+        ],
+        "value": value.value if value else None,
+        "standard_error": value.standard_error if value else None,
+        "df": value.df if value and math.isfinite(value.df) else None,
+        "low": value.low if value else None,
+        "high": value.high if value else None,
+        "must_be_above": judged.threshold if value else None,
+        "num_questions": judged.num_questions,
+        "also_differs": list(judged.also_differs),
+    }
+
+
+def _stage(stage: StageResult) -> dict[str, Any]:
+    return {
+        "stage": str(stage.ref),
+        "label": stage.label,
+        "state": str(stage.state),
+        "cause": fmt.public(stage.cause),
+        "cells": stage.num_cells,
+        "attempts": [
+            {
+                "number": attempt.number,
+                "published": attempt.published,
+                "outcome": str(attempt.usage.outcome) if attempt.usage else "unknown",
+                "started_at": attempt.usage.started_at if attempt.usage else None,
+                "wall_s": attempt.usage.wall_s if attempt.usage else None,
+            }
+            for attempt in stage.attempts
+        ],
+        "costs": _stage_cost(stage.cost),
+    }

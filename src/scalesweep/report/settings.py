@@ -1,0 +1,105 @@
+"""Settings: cells that differ in their seed alone, taken together."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scalesweep.report.collect import CellResult, StudyResults
+from scalesweep.report.costs import Cost
+from scalesweep.report.labels import setting_key
+from scalesweep.report.statistics import Spread, Term, mean_items, pooled_spread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One combination of points with all its seeds."""
+
+    label: str
+    cells: tuple[CellResult, ...]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.cells[0].config
+
+    @property
+    def is_blind(self) -> bool:
+        return self.cells[0].is_blind
+
+    def scored(self, benchmark: str) -> list[CellResult]:
+        """Its cells that have a score."""
+        return [cell for cell in self.cells if benchmark in cell.scores]
+
+    def score(self, benchmark: str) -> float | None:
+        """Mean over its seeds."""
+        scores = [cell.scores[benchmark].score for cell in self.scored(benchmark)]
+        return statistics.fmean(scores) if scores else None
+
+    def category_score(self, benchmark: str, category: str) -> float | None:
+        scores = [
+            cell.scores[benchmark].categories[category].score
+            for cell in self.scored(benchmark)
+            if category in cell.scores[benchmark].categories
+        ]
+        return statistics.fmean(scores) if scores else None
+
+    def before(self, benchmark: str) -> float | None:
+        """Score of its language model before tuning."""
+        scores = [cell.before[benchmark].score for cell in self.cells if benchmark in cell.before]
+        return statistics.fmean(scores) if scores else None
+
+    def standard_error(self, benchmark: str, spread: Spread | None) -> float | None:
+        """Of the mean score: questions and, where their spread is known, seeds.
+
+        The error of the questions is that of one run: all seeds answer the same ones.
+        """
+        scored = self.scored(benchmark)
+        if not scored:
+            return None
+        questions = statistics.fmean(c.scores[benchmark].standard_error ** 2 for c in scored)
+        seeds = spread.standard_deviation**2 / len(scored) if spread is not None else 0.0
+        return math.sqrt(questions + seeds)
+
+    def term(self, benchmark: str, *, weight: float, before: bool = False) -> Term | None:
+        """Its answers as a term of a contrast; None when it has none."""
+        if before:
+            runs = [c.before[benchmark].items for c in self.cells if benchmark in c.before]
+            return Term(weight=weight, items=runs[0], num_seeds=0) if runs else None
+        runs = [cell.scores[benchmark].items for cell in self.scored(benchmark)]
+        if not runs:
+            return None
+        return Term(weight=weight, items=mean_items(runs), num_seeds=len(runs))
+
+    def mean_cost(self, name: str) -> Cost:
+        """Mean over its runs of one of the costs ("tune", "standalone", "share")."""
+        costs: list[Cost] = [getattr(cell.costs, name) for cell in self.cells]
+        return Cost(
+            device_ms=round(statistics.fmean(cost.device_ms for cost in costs)),
+            node_ms=round(statistics.fmean(cost.node_ms for cost in costs)),
+            micro_usd=round(statistics.fmean(cost.micro_usd for cost in costs)),
+        )
+
+    @property
+    def costs_are_whole(self) -> bool:
+        return all(cell.costs_are_whole for cell in self.cells)
+
+
+def settings_of(results: StudyResults) -> tuple[Setting, ...]:
+    """In the order of the plan."""
+    groups: dict[str, list[CellResult]] = {}
+    for cell in results.cells:
+        groups.setdefault(setting_key(cell.cell), []).append(cell)
+    return tuple(
+        Setting(label=cells[0].label, cells=tuple(sorted(cells, key=lambda cell: cell.seed)))
+        for cells in groups.values()
+    )
+
+
+def own_spread(settings: Sequence[Setting], benchmark: str) -> Spread | None:
+    """Spread between seeds in this study itself; None where every setting has one seed."""
+    return pooled_spread(
+        [cell.scores[benchmark].score for cell in setting.scored(benchmark)] for setting in settings
+    )

@@ -1,0 +1,170 @@
+"""How sure a difference of scores is: the spread between seeds and the luck of the questions.
+
+A contrast is a weighted sum of scores (weights 1 and -1: a difference). Its variance is
+
+    seeds      s^2 * sum of weight^2 / seeds of the cell      df: those of s
+  + questions  variance over questions of the weighted sum of answers / questions      df: n - 1
+
+s is the standard deviation between seeds, pooled over cells. The degrees of freedom of the sum are
+Welch's and Satterthwaite's; the interval is Student's, 95 %.
+
+Assumed, and what follows from it:
+- Seeds move every cell's score by the same standard deviation, independently in each cell. (A cell
+  that varies more than the pooled cells is judged too surely.)
+- Questions are a random draw; the cells answer the same ones, so answers are compared in pairs.
+- A seed also changes which single answers are right. That part stands in both terms, so the
+  interval is a little too wide, never too narrow on that account.
+- Not covered: the luck of one base model and one tower per size, which all cells share, and the
+  choice among many comparisons, each of which is judged by itself.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scalesweep.report import student_t
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Standard deviation of a score between seeds of one setting, pooled over settings."""
+
+    standard_deviation: float
+    df: int
+    num_settings: int
+    """Settings with more than one seed."""
+
+
+def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread | None:
+    """Spread within groups of scores (one group: the seeds of one setting).
+
+    None when no group has two scores.
+    """
+    squares, df, num_settings = 0.0, 0, 0
+    for scores in groups:
+        if len(scores) > 1:
+            mean = statistics.fmean(scores)
+            squares += sum((score - mean) ** 2 for score in scores)
+            df += len(scores) - 1
+            num_settings += 1
+    if not df:
+        return None
+    return Spread(standard_deviation=math.sqrt(squares / df), df=df, num_settings=num_settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value with its standard error and 95 % interval."""
+
+    value: float
+    standard_error: float
+    df: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariancePart:
+    variance: float
+    df: float
+
+
+def estimate(value: float, parts: Sequence[VariancePart]) -> Estimate:
+    """Value with the interval that follows from independent parts of its variance."""
+    variance = sum(part.variance for part in parts)
+    standard_error = math.sqrt(variance)
+    # Welch-Satterthwaite
+    weight = sum(part.variance**2 / part.df for part in parts if part.variance > 0)
+    df = variance**2 / weight if weight > 0 else math.inf
+    half = student_t.quantile((1 + CONFIDENCE) / 2, df=df) * standard_error
+    return Estimate(
+        value=value, standard_error=standard_error, df=df, low=value - half, high=value + half
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One score of a contrast."""
+
+    weight: float
+    items: Mapping[str, float]
+    """Question -> share of the seeds that answered it right."""
+    num_seeds: int
+    """Seeds the items are means of; 0: no seed plays a part (a base before tuning)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    estimate: Estimate
+    num_questions: int
+    """Questions that all terms answered."""
+    seed_variance: float
+    question_variance: float
+
+
+def contrast(terms: Sequence[Term], *, spread: Spread | None) -> Contrast:
+    """A weighted sum of scores over the questions that all terms answered.
+
+    spread: None leaves the seeds out of the error.
+
+    Raises:
+        ValueError: fewer than two questions in common.
+    """
+    common = set(terms[0].items).intersection(*(term.items for term in terms[1:]))
+    if len(common) < 2:
+        raise ValueError(f"{len(common)} questions in common; at least 2 are needed")
+    sums = [
+        math.fsum(term.weight * term.items[question] for term in terms)
+        for question in terms[0].items
+        if question in common
+    ]
+    parts = [
+        VariancePart(variance=statistics.variance(sums) / len(sums), df=len(sums) - 1),
+    ]
+    seed_variance = 0.0
+    if spread is not None:
+        seed_variance = spread.standard_deviation**2 * sum(
+            term.weight**2 / term.num_seeds for term in terms if term.num_seeds
+        )
+        parts.append(VariancePart(variance=seed_variance, df=spread.df))
+    return Contrast(
+        estimate=estimate(math.fsum(sums) / len(sums), parts),
+        num_questions=len(sums),
+        seed_variance=seed_variance,
+        question_variance=parts[0].variance,
+    )
+
+
+def mean_items(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Answers averaged over seeds, question by question; only questions that every run has."""
+    common = set(runs[0]).intersection(*runs[1:])
+    return {
+        question: statistics.fmean(run[question] for run in runs)
+        for question in runs[0]
+        if question in common
+    }
+
+
+def block_mean(values: Sequence[float], *, num_blocks: int = 10) -> tuple[float, VariancePart]:
+    """Mean of a series and the variance of that mean, from means of consecutive blocks.
+
+    Steps that follow each other are alike (a busy machine stays busy a while), so their own
+    variance divided by their number would be too small. Values that do not fill a block are left
+    out, the first ones: they hold the warming up.
+
+    Raises:
+        ValueError: fewer values than two blocks need.
+    """
+    size = max(1, len(values) // num_blocks)
+    kept = values[len(values) % size :] if len(values) >= num_blocks else values
+    blocks = [statistics.fmean(kept[i : i + size]) for i in range(0, len(kept), size)]
+    if len(blocks) < 2:
+        raise ValueError(f"{len(values)} values; at least 2 are needed")
+    return statistics.fmean(blocks), VariancePart(
+        variance=statistics.variance(blocks) / len(blocks), df=len(blocks) - 1
+    )

@@ -1,0 +1,107 @@
+"""A report before it is rendered: results, comparisons and what follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scalesweep.report.collect import StudyResults
+from scalesweep.report.findings import FINDINGS
+from scalesweep.report.labels import flattened
+from scalesweep.report.pareto import pareto_front
+from scalesweep.report.seeds_record import SeedsRecord
+from scalesweep.report.settings import Setting, settings_of
+from scalesweep.report.statistics import Estimate, Spread, contrast
+from scalesweep.report.verdicts import Judged, KnownSpread, judge_findings, known_spreads
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport:
+    results: StudyResults
+    settings: tuple[Setting, ...]
+    spreads: Mapping[str, KnownSpread]
+    """Benchmark -> spread between seeds."""
+    findings: tuple[Judged, ...]
+    """Empty where no cell is of the miniature, for which they are declared."""
+    front: tuple[Setting, ...]
+    """Settings on the Pareto front of standalone cost and score, by rising cost."""
+
+    @property
+    def primary(self) -> str:
+        return self.results.primary
+
+    @property
+    def has_prices(self) -> bool:
+        """Otherwise dollars say nothing and node-hours stand for cost."""
+        return any(price.usd_per_node_hour > 0 for price in self.results.prices)
+
+    @property
+    def has_seeds(self) -> bool:
+        return any(len(setting.cells) > 1 for setting in self.settings)
+
+    def spread(self, benchmark: str) -> Spread | None:
+        known = self.spreads.get(benchmark)
+        return known.spread if known is not None else None
+
+    def standard_error(self, setting: Setting, benchmark: str | None = None) -> float | None:
+        name = benchmark or self.primary
+        return setting.standard_error(name, self.spread(name))
+
+    def interval(self, setting: Setting) -> Estimate | None:
+        """Score on the primary benchmark with its 95 % interval."""
+        term = setting.term(self.primary, weight=1.0)
+        if term is None or len(term.items) < 2:
+            return None
+        return contrast([term], spread=self.spread(self.primary)).estimate
+
+    def blind_twin(self, setting: Setting) -> Setting | None:
+        """The same setting with every pixel zero."""
+        for other in self.settings:
+            if other.is_blind and not setting.is_blind and _same_but_blind(setting, other):
+                return other
+        return None
+
+    def cost(self, setting: Setting) -> float:
+        """Standalone cost in dollars, or in node-hours where there are no prices."""
+        cost = setting.mean_cost("standalone")
+        return cost.usd if self.has_prices else cost.node_hours
+
+
+def build_report(results: StudyResults, record: SeedsRecord | None) -> StudyReport:
+    """record: of the spread between seeds; None where there is none."""
+    settings = settings_of(results)
+    spreads = known_spreads(results, settings, record)
+    findings = judge_findings(settings, results, spreads)
+    report = StudyReport(
+        results=results,
+        settings=settings,
+        spreads=spreads,
+        findings=findings if _is_miniature(settings) else (),
+        front=(),
+    )
+    comparable = comparable_settings(report)
+    points = [(report.cost(s), s.score(report.primary) or 0.0) for s in comparable]
+    front = tuple(comparable[i] for i in pareto_front(points))
+    return dataclasses.replace(report, front=front)
+
+
+def comparable_settings(report: StudyReport) -> list[Setting]:
+    """Sighted settings with a score whose cost will not grow."""
+    return [
+        setting
+        for setting in report.settings
+        if not setting.is_blind
+        and setting.costs_are_whole
+        and setting.score(report.primary) is not None
+    ]
+
+
+def _is_miniature(settings: tuple[Setting, ...]) -> bool:
+    return any(side.selects(s.config) for f in FINDINGS for side in f.sides for s in settings)
+
+
+def _same_but_blind(one: Setting, other: Setting) -> bool:
+    mine, its = flattened(one.config), flattened(other.config)
+    keys = mine.keys() | its.keys()
+    return all(mine.get(key) == its.get(key) for key in keys if key != "resolution.blind")

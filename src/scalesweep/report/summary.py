@@ -1,0 +1,185 @@
+"""The study in a few computed sentences: its question, its answer, where it stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from scalesweep.report import formatting as fmt
+from scalesweep.report.settings import Setting
+from scalesweep.report.stage_results import StageState
+from scalesweep.report.statistics import Contrast, contrast
+from scalesweep.report.study_report import StudyReport, comparable_settings
+from scalesweep.report.verdicts import Verdict
+
+
+def question(report: StudyReport) -> tuple[str, str]:
+    """The study's question, and what else its sweep file says of it."""
+    text = " ".join(report.results.plan.question.split())
+    head, mark, rest = text.partition("?")
+    if mark:
+        return fmt.public(head + mark), fmt.public(rest.strip())
+    return fmt.public(text) or f"Study {report.results.plan.study}", ""
+
+
+def cost_text(report: StudyReport, setting: Setting) -> str:
+    """Its standalone cost, with unit."""
+    cost = setting.mean_cost("standalone")
+    if report.has_prices:
+        return fmt.usd(cost.usd)
+    return f"{cost.node_hours:.{fmt.decimals_for([cost.node_hours])}f} node-hours"
+
+
+def answer(report: StudyReport) -> str:
+    """One sentence: the best setting, and the cheapest that cannot be told apart from it."""
+    settings = comparable_settings(report)
+    if not settings:
+        return "No setting is finished and scored yet."
+    best = max(settings, key=lambda s: (s.score(report.primary) or 0.0, -report.cost(s)))
+    score = fmt.score_with_error(best.score(report.primary), report.standard_error(best))
+    lead = f"{best.label} scores highest, {score}, for {cost_text(report, best)} a run"
+    if len(settings) == 1:
+        return f"{lead}; there is no other setting to compare it with."
+    cheaper = sorted((s for s in settings if report.cost(s) < report.cost(best)), key=report.cost)
+    if not cheaper:
+        return f"{lead}, and none is cheaper."
+    for setting in cheaper:
+        found = difference(report, best, setting)
+        if found is not None and found.estimate.low <= 0:
+            value = found.estimate
+            return (
+                f"{lead}; {setting.label} costs "
+                f"{fmt.percent(1 - report.cost(setting) / report.cost(best))} less and cannot be told "
+                f"apart from it (difference {value.value:.3f}, 95 % interval "
+                f"{fmt.plain_signed(value.low)} to {fmt.plain_signed(value.high)})."
+            )
+    return f"{lead}; every cheaper setting scores lower by more than chance explains (95 %)."
+
+
+def difference(report: StudyReport, one: Setting, other: Setting) -> Contrast | None:
+    """Score of one minus that of the other, with its error."""
+    terms = [
+        one.term(report.primary, weight=1.0),
+        other.term(report.primary, weight=-1.0),
+    ]
+    if terms[0] is None or terms[1] is None:
+        return None
+    try:
+        return contrast([terms[0], terms[1]], spread=report.spread(report.primary))
+    except ValueError:
+        return None
+
+
+def progress(report: StudyReport) -> str:
+    """Where an unfinished study stands; empty for a finished one."""
+    results = report.results
+    if results.num_done == len(results.cells):
+        return ""
+    states = Counter(cell.state for cell in results.cells if cell.state is not StageState.done)
+    said = ", ".join(f"{number} {_STATE_WORDS[state]}" for state, number in states.items())
+    return (
+        f"Not finished: {results.num_done} of {fmt.plural(len(results.cells), 'cell')} done, "
+        f"{said}. The same line typed again continues."
+    )
+
+
+_STATE_WORDS = {
+    StageState.missing: "not started or waiting",
+    StageState.stale: "made from inputs that have changed since",
+    StageState.running: "running",
+    StageState.failed: "failed",
+    StageState.interrupted: "interrupted",
+    StageState.killed: "killed",
+}
+
+
+def findings_summary(report: StudyReport) -> str:
+    """How many findings came out how; the check of the study itself is not among them."""
+    counts = Counter(f.verdict for f in report.findings if f.finding.paper != "check")
+    total = sum(counts.values())
+    if not total:
+        return ""
+    words = [
+        f"{counts[verdict]} {text}"
+        for verdict, text in (
+            (Verdict.shown, "shown"),
+            (Verdict.not_shown, "not shown here"),
+            (Verdict.contrary, "contrary to the paper here"),
+            (Verdict.cannot_judge, "that cannot be judged"),
+        )
+        if counts[verdict]
+    ]
+    return f"Of {total} comparisons after the paper's findings: {', '.join(words)}."
+
+
+def price_notes(report: StudyReport) -> list[str]:
+    """What a node-hour was taken to cost; an example is called one."""
+    notes = []
+    for price in report.results.prices:
+        node = fmt.plural(price.node_devices, "device")
+        text = (
+            f"{fmt.usd(price.usd_per_node_hour)} per node-hour on {price.cluster} ({node} a node)"
+        )
+        if price.is_example:
+            text += ": an example price, nobody's offer"
+        notes.append(fmt.sentence(f"Price: {text}"))
+    return notes
+
+
+def method_notes(report: StudyReport) -> list[str]:
+    """How scores, errors and verdicts were made."""
+    results = report.results
+    known = report.spreads.get(report.primary)
+    notes = []
+    if known is not None and known.spread is not None:
+        spread = known.spread
+        notes.append(
+            f"± is one standard error, of the questions and of the seeds. Standard deviation "
+            f"between seeds: {spread.standard_deviation:.4f} ({spread.df} degrees of freedom), "
+            f"{known.source}."
+        )
+    else:
+        notes.append(
+            "± is one standard error of the questions. The spread between seeds is not known "
+            "(one seed per cell and no record of it): differences look surer than they are."
+        )
+    notes.append(
+        "Differences are compared in pairs, question by question; their variance is that of the "
+        "questions plus that of the seeds, with Welch-Satterthwaite degrees of freedom. The "
+        "luck of one base model and one vision tower per size is not covered, nor is the choice "
+        "among several comparisons."
+    )
+    if report.has_seeds:
+        notes.append("Scores and costs are means over the seeds of a setting.")
+    missing = sum(c.scores[n].num_missing for c in results.cells for n in c.scores)
+    if missing:
+        notes.append(f"{fmt.plural(missing, 'answer')} without a verdict: missing, not wrong.")
+    return notes
+
+
+def cost_notes(report: StudyReport) -> list[str]:
+    """What is in the costs and what is not."""
+    results = report.results
+    cost = results.total
+    hours = f"{cost.total.node_hours:.4f} node-hours"
+    share = fmt.usd(cost.total.usd) if report.has_prices else hours
+    notes = [
+        "Tune is the tune stage's cost (the paper's table 4), standalone all stages of the cell "
+        "as if it were alone, share its part when shared stages are divided equally over the "
+        f"cells that need them: all shares add up to {share}. Every attempt counts, also "
+        "failed ones.",
+        *price_notes(report),
+    ]
+    if any("base" not in cell.cell.stages for cell in results.cells):
+        notes.append(
+            "The making of base models and vision towers that are given, not trained by this "
+            "study, is not in the costs."
+        )
+    if results.other_studies:
+        others = ", ".join(f"{n} with {name}" for name, n in results.other_studies.items())
+        notes.append(
+            f"Stages shared with other studies of this store: {others}. The records do not say "
+            "which study paid for them, so costs paid here and earlier are not told apart."
+        )
+    if any(not setting.costs_are_whole for setting in report.settings):
+        notes.append("≥ marks costs of cells that are not finished.")
+    return notes
