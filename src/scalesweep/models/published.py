@@ -1,0 +1,62 @@
+"""Checkpoints that stages published, loaded for answering."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
+
+from scalesweep.data.tokenize import image_token_id
+from scalesweep.models.build import (
+    DTYPES,
+    assemble_llava,
+    check_linear_projector,
+    load_language_model,
+    load_vision_tower,
+)
+from scalesweep.models.quantization import quantize_language_model
+from scalesweep.specs import GenerateSpec, Method
+
+
+def load_checkpoint(
+    *,
+    spec: GenerateSpec,
+    checkpoint: Path | None,
+    language_model: Path,
+    vision_tower: Path | None,
+    tokenizer: Path,
+) -> tuple[Any, Any]:
+    """(model in evaluation mode, tokenizer) of a tuned checkpoint or of a base.
+
+    checkpoint: output of a tune stage; None for a base, which answers without pictures.
+    QLoRA answers on the 4-bit base that it was trained on.
+
+    Raises:
+        StageError: a folder holds another architecture than the spec says.
+    """
+    dtype = DTYPES[spec.precision]
+    loaded_tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+    if checkpoint is None:
+        model: Any = load_language_model(spec.model, language_model, dtype=dtype)
+    elif spec.method is Method.full:
+        model = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype)
+        check_linear_projector(model)
+    else:
+        assert spec.tower is not None
+        assert vision_tower is not None
+        base = assemble_llava(
+            load_language_model(spec.model, language_model, dtype=dtype),
+            load_vision_tower(spec.tower, vision_tower, dtype=dtype),
+            spec.tower,
+            image_token_id=image_token_id(loaded_tokenizer),
+            seed=0,
+        )
+        if spec.method is Method.qlora:
+            quantize_language_model(base, compute_dtype=dtype)
+        model = PeftModel.from_pretrained(base, checkpoint)
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    return model.eval(), loaded_tokenizer

@@ -1,0 +1,140 @@
+"""From the seeded order of samples to the micro-batches of one rank. Knows no model."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scalesweep.data.order import sample_order
+from scalesweep.data.samples import TrainingSet
+
+NO_SAMPLE = -1
+"""Stands for a place in a micro-batch that no sample fills."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    """What one device sees in one forward pass. B rows, T tokens, n pictures."""
+
+    input_ids: Tensor
+    """[B, T] int64, padded on the right"""
+    loss_weights: Tensor
+    """[B, T] float32, weight of predicting input_ids[:, t]; 0 on padding"""
+    pixels: Tensor
+    """[n, 3, H, W] uint8, in the order of the rows that have one; one dummy where none has"""
+    num_pictures: int
+    """0: pixels hold a dummy"""
+    texts: Sequence[str]
+    """What each row is to say"""
+    num_tokens: int
+    """Without padding"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One optimizer step of one rank."""
+
+    micro_batches: Sequence[MicroBatch]
+    loss_weight: float
+    """Sum of loss weights over all ranks: what the loss is divided by."""
+    num_tokens: int
+    """Over all ranks, without padding"""
+    num_samples: int
+
+
+def step_samples(
+    num_samples: int, *, seed: int, samples_seen: int, global_batch_size: int
+) -> list[int]:
+    """Samples of the step that begins after samples_seen; knows nothing of ranks."""
+    order = sample_order(num_samples, seed=seed, start=samples_seen)
+    return list(itertools.islice(order, global_batch_size))
+
+
+def rank_share(
+    samples: Sequence[int], *, rank: int, world_size: int, micro_batch_size: int
+) -> list[list[int]]:
+    """Micro-batches of one rank: equally many on every rank, dummies where samples run out.
+
+    Ranks take turns (rank, rank + world_size, ...), so that shares differ by one sample at most.
+    """
+    passes = -(-len(samples) // (micro_batch_size * world_size))
+    mine = list(samples[rank::world_size])
+    parts = [mine[i * micro_batch_size : (i + 1) * micro_batch_size] for i in range(passes)]
+    return [part or [NO_SAMPLE] for part in parts]
+
+
+class StepMaker:
+    """Makes the steps of one rank from a training set."""
+
+    def __init__(
+        self,
+        data: TrainingSet,
+        *,
+        seed: int,
+        global_batch_size: int,
+        micro_batch_size: int,
+        rank: int,
+        world_size: int,
+        pad_token_id: int,
+        picture_side: int | None,
+    ) -> None:
+        self._data = data
+        self._seed = seed
+        self._global_batch_size = global_batch_size
+        self._micro_batch_size = micro_batch_size
+        self._rank, self._world_size = rank, world_size
+        self._pad = pad_token_id
+        self._side = picture_side
+
+    def steps(self, *, samples_seen: int) -> Iterator[Step]:
+        """Endless steps, from the one that begins after samples_seen."""
+        size = self._global_batch_size
+        order = sample_order(len(self._data), seed=self._seed, start=samples_seen)
+        while True:
+            yield self.step(list(itertools.islice(order, size)))
+
+    def step(self, samples: Sequence[int]) -> Step:
+        shares = rank_share(
+            samples,
+            rank=self._rank,
+            world_size=self._world_size,
+            micro_batch_size=self._micro_batch_size,
+        )
+        index = np.asarray(samples)
+        return Step(
+            micro_batches=[self._collate(share) for share in shares],
+            loss_weight=float(self._data.loss_weight_sums[index].sum(dtype=np.float64)),
+            num_tokens=int(self._data.lengths[index].sum()),
+            num_samples=len(samples),
+        )
+
+    def _collate(self, numbers: Sequence[int]) -> MicroBatch:
+        real = [n for n in numbers if n != NO_SAMPLE]
+        rows = [self._data[n] for n in real]
+        width = max([len(row.input_ids) for row in rows] or [2])
+        ids = np.full((max(1, len(rows)), width), self._pad, dtype=np.int64)
+        weights = np.zeros((max(1, len(rows)), width), dtype=np.float32)
+        for i, row in enumerate(rows):
+            ids[i, : len(row.input_ids)] = row.input_ids
+            weights[i, : len(row.loss_weights)] = row.loss_weights
+        shown = [n for n, row in zip(real, rows, strict=True) if row.image is not None]
+        return MicroBatch(
+            input_ids=torch.from_numpy(ids),
+            loss_weights=torch.from_numpy(weights),
+            pixels=self._pixels(shown),
+            num_pictures=len(shown),
+            texts=[row.text for row in rows],
+            num_tokens=sum(len(row.input_ids) for row in rows),
+        )
+
+    def _pixels(self, shown: Sequence[int]) -> Tensor:
+        if self._side is None:
+            return torch.zeros(0)
+        if not shown:
+            return torch.zeros(1, 3, self._side, self._side, dtype=torch.uint8)
+        return torch.from_numpy(np.ascontiguousarray(self._data.pixels(shown)))

@@ -1,0 +1,130 @@
+"""DeepSpeed, the engine of all training. Nothing else imports it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if os.path.exists("/dev/nvidia0") else "cpu")  # noqa: PTH110
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # deprecations of its own imports
+    import deepspeed
+    from deepspeed.utils import logger as deepspeed_logger
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from scalesweep.specs import Precision
+
+deepspeed_logger.setLevel(logging.ERROR)
+
+
+def initialise_processes() -> None:
+    """Join the ranks named by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; once per process."""
+    if dist.is_initialized():
+        return
+    # Building this op needs a compiler on the node; a killed build leaves a lock for which every
+    # later run waits for ever. Without it plain gloo or NCCL is used.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend)
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+
+
+class Engine:
+    """One model in training under ZeRO; gradients of several backward passes, then one step."""
+
+    def __init__(
+        self,
+        task: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        zero_stage: int,
+        precision: Precision,
+        max_grad_norm: float,
+    ) -> None:
+        with _quiet():
+            self._engine, *_ = deepspeed.initialize(
+                model=task,
+                optimizer=optimizer,
+                config=engine_config(zero_stage, precision, max_grad_norm),
+            )
+        self.zero_stage = zero_stage
+        self.task = task
+
+    @property
+    def device(self) -> torch.device:
+        return self._engine.device  # type: ignore[no-any-return]
+
+    def loss_sum(self, *inputs: Any) -> Tensor:
+        """The task's sum of losses of one micro-batch."""
+        return self._engine(*inputs)  # type: ignore[no-any-return]
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Add gradients; last: of this step, so they are reduced over ranks."""
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(loss, scale_wrt_gas=False)
+
+    def step(self, lr: float) -> float:
+        """Clip and step; returns the global gradient norm before clipping."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        self._engine.step()
+        norm = self._engine.get_global_grad_norm()
+        return float(norm) if norm is not None else float("nan")
+
+    def save(self, folder: Path) -> None:
+        """Write what learns and the optimizer below a folder; all ranks call it."""
+        with _quiet():
+            self._engine.save_checkpoint(
+                str(folder), tag="engine", save_latest=False, exclude_frozen_parameters=True
+            )
+
+    def load(self, folder: Path) -> None:
+        """Read what save() wrote, on as many ranks as then."""
+        with _quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._engine.load_checkpoint(
+                str(folder), tag="engine", load_module_strict=False, load_lr_scheduler_states=False
+            )
+
+    @contextmanager
+    def gathered(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+        """Whole parameters on every rank, where ZeRO-3 has split them; all ranks call it."""
+        with deepspeed.zero.GatheredParameters(parameters, enabled=self.zero_stage == 3):
+            yield
+
+    def destroy(self) -> None:
+        self._engine.destroy()
+
+
+def engine_config(zero_stage: int, precision: Precision, max_grad_norm: float) -> dict[str, Any]:
+    """DeepSpeed's settings. Accumulation is ours: its own must divide evenly and average."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": max_grad_norm,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": precision is Precision.bf16},
+        "zero_optimization": {"stage": zero_stage},
+        "steps_per_print": 10**9,
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without DeepSpeed's messages about what it was told."""
+    level = deepspeed_logger.level
+    deepspeed_logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        deepspeed_logger.setLevel(level)

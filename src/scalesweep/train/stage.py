@@ -1,0 +1,288 @@
+"""A training stage (base, align or tune) from its spec to its published output."""
+
+from __future__ import annotations
+
+import logging
+import random
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from transformers import AutoTokenizer
+
+from scalesweep.data.order import num_steps as count_steps
+from scalesweep.data.samples import TrainingSet, load_training_set
+from scalesweep.data.stage import dataset_root
+from scalesweep.data.tokenize import image_token_id
+from scalesweep.errors import StageError
+from scalesweep.models.weights import weights_folder
+from scalesweep.rundir import write_json
+from scalesweep.specs import Method, TrainingSpec
+from scalesweep.stages import StageContext
+from scalesweep.train.batches import MicroBatch, StepMaker
+from scalesweep.train.checkpoint import (
+    Checkpoint,
+    TrainState,
+    begun,
+    complete,
+    newest_complete,
+    random_state,
+    set_random_state,
+)
+from scalesweep.train.deepspeed import Engine, initialise_processes
+from scalesweep.train.loop import Hooks, train
+from scalesweep.train.optimizer import adamw
+from scalesweep.train.tower_task import quarter_labels, tower_accuracy
+from scalesweep.train.trainable import Trainable, build_trainable, publish
+
+log = logging.getLogger(__name__)
+
+
+def run(context: StageContext) -> None:
+    """Train, resume where an earlier attempt stopped, and write output/.
+
+    Raises:
+        StageError: weights, settings or the loss make it impossible to go on.
+        DataError: training data are missing or broken.
+        Interrupted: a stop was asked for; a checkpoint is written.
+    """
+    spec = TrainingSpec.from_identity(context.spec.identity)
+    _refuse_impossible(spec, context)
+    initialise_processes()
+    _set_deterministic(context.execution.threads_per_rank)
+    tokenizer = _tokenizer(spec, context)
+    data = load_training_set(
+        spec, roots=_roots(spec, context), tokenizer=tokenizer, cache=context.store.cache
+    )
+    trainable = build_trainable(
+        spec,
+        paths=context.execution.paths,
+        inputs=context.inputs,
+        tokenizer=tokenizer,
+        image_token_id=-1 if tokenizer is None else image_token_id(tokenizer),
+        gradient_checkpointing=context.execution.gradient_checkpointing,
+    )
+    num_trainable_params = trainable.num_trainable_params
+    _seed_rank(spec.seed, context.rank)
+    trainable.task.train()
+    engine = Engine(
+        trainable.task,
+        adamw(trainable.parameters, spec.optim),
+        zero_stage=context.execution.zero_stage,
+        precision=spec.precision,
+        max_grad_norm=spec.optim.max_grad_norm,
+    )
+    keeper = CheckpointKeeper(context=context, engine=engine)
+    state = keeper.resume()
+    num_steps = count_steps(
+        spec.optim, num_samples=len(data), global_batch_size=spec.global_batch_size
+    )
+    loss = train(
+        engine,
+        _steps(spec, data, tokenizer, context).steps(samples_seen=state.samples_seen),
+        state,
+        optim=spec.optim,
+        num_steps=num_steps,
+        world_size=context.world_size,
+        hooks=Hooks(
+            inputs=_task_inputs(spec, engine.device),
+            log=context.log_metrics,
+            save=keeper.save,
+            save_due=keeper.due,
+            stop_requested=context.stop_requested,
+            peak_memory_bytes=_peak_memory_bytes,
+        ),
+    )
+    with engine.gathered(list(trainable.model.parameters())):
+        if context.is_main:
+            _publish(trainable, data, context, num_steps, loss, num_trainable_params)
+    if context.world_size > 1:
+        dist.barrier()
+
+
+def _refuse_impossible(spec: TrainingSpec, context: StageContext) -> None:
+    if spec.method is Method.qlora and context.execution.zero_stage == 3:
+        raise StageError(
+            "zero.stage=3: 4-bit weights of tuning=qlora are not sharded by ZeRO-3; take "
+            "zero.stage=2 or tuning=lora"
+        )
+
+
+def _set_deterministic(threads: int) -> None:
+    """The same bits on the same machine type; sums in another order give other last digits."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _seed_rank(seed: int, rank: int) -> None:
+    """Dropout differs between ranks; everything else was drawn alike before."""
+    mixed = seed * 1_000_003 + rank
+    torch.manual_seed(mixed)
+    random.seed(mixed)
+    np.random.seed(mixed % 2**32)
+
+
+def _tokenizer(spec: TrainingSpec, context: StageContext) -> Any:
+    if spec.model is None:
+        return None
+    folder = weights_folder(
+        "tokenizer", spec.model.tokenizer, paths=context.execution.paths, inputs=context.inputs
+    )
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _roots(spec: TrainingSpec, context: StageContext) -> dict[str, Path]:
+    return {source.dataset: dataset_root(context, source.dataset) for source in spec.data}
+
+
+def _steps(
+    spec: TrainingSpec, data: TrainingSet, tokenizer: Any, context: StageContext
+) -> StepMaker:
+    return StepMaker(
+        data,
+        seed=spec.seed,
+        global_batch_size=spec.global_batch_size,
+        micro_batch_size=context.execution.micro_batch_size,
+        rank=context.rank,
+        world_size=context.world_size,
+        pad_token_id=0 if tokenizer is None else int(tokenizer.pad_token_id or 0),
+        picture_side=None if spec.tower is None else spec.tower.image_size,
+    )
+
+
+def _task_inputs(spec: TrainingSpec, device: torch.device) -> Any:
+    def tower(batch: MicroBatch) -> tuple[Any, ...]:
+        return batch.pixels.to(device), quarter_labels(batch.texts).to(device)
+
+    def language(batch: MicroBatch) -> tuple[Any, ...]:
+        return (
+            batch.input_ids.to(device),
+            batch.loss_weights.to(device),
+            batch.pixels.to(device),
+            batch.num_pictures,
+        )
+
+    return tower if spec.method is Method.tower else language
+
+
+def _peak_memory_bytes() -> int:
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass(kw_only=True)
+class CheckpointKeeper:
+    """Writes checkpoints of one attempt and finds the one to resume from."""
+
+    context: StageContext
+    engine: Engine
+    _saved_step: int = 0
+
+    def due(self, state: TrainState) -> bool:
+        return state.step % self.context.execution.checkpoint_every_steps == 0
+
+    def save(self, state: TrainState) -> None:
+        """All ranks write their part; rank zero completes it when all have."""
+        if state.step == self._saved_step:
+            return
+        folder, rank = self.context.attempt.checkpoints, self.context.rank
+        part = begun(folder, state.step)
+        part.mkdir(parents=True, exist_ok=True)
+        self.engine.save(part)
+        torch.save(random_state(), part / f"rank-{rank:03d}.pt")
+        self._barrier()
+        if self.context.is_main:
+            complete(
+                folder,
+                state,
+                world_size=self.context.world_size,
+                zero_stage=self.engine.zero_stage,
+            )
+        self._barrier()
+        self._saved_step = state.step
+
+    def resume(self) -> TrainState:
+        """State of the newest whole checkpoint of earlier attempts, or the beginning.
+
+        Raises:
+            StageError: it was written by another number of ranks or ZeRO stage.
+        """
+        folders = [attempt.checkpoints for attempt in self.context.earlier_attempts()]
+        checkpoint = newest_complete(folders)
+        if checkpoint is None:
+            return TrainState()
+        self._refuse_other_layout(checkpoint)
+        self.engine.load(checkpoint.path)
+        rank_file = checkpoint.path / f"rank-{self.context.rank:03d}.pt"
+        set_random_state(torch.load(rank_file, weights_only=False))
+        log.info("resumed after step %d from %s", checkpoint.state.step, checkpoint.path)
+        self._saved_step = checkpoint.state.step
+        return checkpoint.state
+
+    def _refuse_other_layout(self, checkpoint: Checkpoint) -> None:
+        now = (self.context.world_size, self.engine.zero_stage)
+        then = (checkpoint.world_size, checkpoint.zero_stage)
+        if now != then:
+            raise StageError(
+                f"{checkpoint.path} was written by {then[0]} ranks under ZeRO-{then[1]} and cannot "
+                f"be continued by {now[0]} under ZeRO-{now[1]}; take the same again, or delete "
+                "the checkpoints of this stage to begin anew"
+            )
+
+    def _barrier(self) -> None:
+        if self.context.world_size > 1:
+            dist.barrier()
+
+
+def _publish(
+    trainable: Trainable,
+    data: TrainingSet,
+    context: StageContext,
+    num_steps: int,
+    loss: float,
+    num_trainable_params: int,
+) -> None:
+    output = context.attempt.output
+    output.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    publish(trainable, output)
+    summary: dict[str, Any] = {
+        "steps": num_steps,
+        "num_samples": len(data),
+        "num_skipped": len(data.skipped),
+        "skipped": data.skipped[:100],
+        "num_trainable_params": num_trainable_params,
+        **_held_out(trainable, context),
+    }
+    write_json(output / "training.json", summary)
+    log.info("published in %.1f s, last loss %.4f", time.perf_counter() - started, loss)
+
+
+def _held_out(trainable: Trainable, context: StageContext) -> Mapping[str, Any]:
+    """A tower's accuracy on pictures it never saw, where its data set has some."""
+    spec = trainable.spec
+    if spec.method is not Method.tower:
+        return {}
+    root = dataset_root(context, spec.data[0].dataset)
+    if not (root / "held_out.json").exists():
+        return {}
+    from dataclasses import replace
+
+    source = replace(spec.data[0], file="held_out.json", image_folder="held_out_images")
+    held = load_training_set(
+        replace(spec, data=[source]),
+        roots={source.dataset: root},
+        tokenizer=None,
+        cache=context.store.cache,
+    )
+    pixels = torch.from_numpy(held.pixels(range(len(held))))
+    labels = quarter_labels([held[i].text for i in range(len(held))])
+    trainable.task.eval()
+    return {"held_out_accuracy": tower_accuracy(trainable.task, pixels, labels)}  # type: ignore[arg-type]

@@ -1,0 +1,178 @@
+"""A model ready to be trained, for each method: what learns, what is frozen, what is published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPVisionModel, LlamaForCausalLM
+
+from scalesweep.models.adapters import add_adapters
+from scalesweep.models.build import (
+    DTYPES,
+    EXPORT_DTYPES,
+    assemble_llava,
+    clip_config,
+    llama_config,
+    load_language_model,
+    load_projector,
+    load_vision_tower,
+)
+from scalesweep.models.quantization import quantize_language_model
+from scalesweep.models.weights import weights_folder
+from scalesweep.specs import Method, TrainingSpec
+from scalesweep.train.tasks import LanguageTask, LlavaTask
+from scalesweep.train.tower_task import TowerTask, publishable_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainable:
+    """A task, and the model in it."""
+
+    task: nn.Module
+    model: Any
+    spec: TrainingSpec
+    tokenizer: Any
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What learns."""
+        return [p for p in self.task.parameters() if p.requires_grad]
+
+    @property
+    def num_trainable_params(self) -> int:
+        """Of the published model; a tower's heads do not count."""
+        return sum(_numel(p) for p in self.model.parameters() if p.requires_grad)
+
+
+def _numel(parameter: nn.Parameter) -> int:
+    # Under ZeRO-3 the parameter itself is empty.
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
+
+
+def build_trainable(
+    spec: TrainingSpec,
+    *,
+    paths: Mapping[str, str],
+    inputs: Mapping[str, Path],
+    tokenizer: Any,
+    image_token_id: int,
+    gradient_checkpointing: bool,
+) -> Trainable:
+    """The model of a stage with exactly what its method trains requiring gradients.
+
+    Raises:
+        StageError: weights are missing, not the declared ones, or of another architecture.
+    """
+    torch.manual_seed(spec.seed)  # first weights of adapters, heads, and of models from nothing
+    if spec.method is Method.tower:
+        assert spec.tower is not None
+        model: Any = CLIPVisionModel(clip_config(spec.tower))
+        return Trainable(task=TowerTask(model), model=model, spec=spec, tokenizer=None)
+    if spec.method is Method.language:
+        model = _language_model(spec, paths, inputs, tokenizer)
+        model.requires_grad_(True)
+        task: nn.Module = LanguageTask(model)
+    else:
+        model = _llava(spec, paths, inputs, tokenizer, image_token_id)
+        model = _with_gradients(model, spec)
+        task = LlavaTask(model, blind=spec.blind)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return Trainable(task=task, model=model, spec=spec, tokenizer=tokenizer)
+
+
+def _language_model(
+    spec: TrainingSpec, paths: Mapping[str, str], inputs: Mapping[str, Path], tokenizer: Any
+) -> LlamaForCausalLM:
+    assert spec.model is not None
+    if spec.model.weights == "random":
+        return LlamaForCausalLM(llama_config(spec.model, tokenizer=tokenizer))
+    folder = weights_folder("language_model", spec.model.weights, paths=paths, inputs=inputs)
+    return load_language_model(spec.model, folder, dtype=_load_dtype(spec))
+
+
+def _load_dtype(spec: TrainingSpec) -> torch.dtype:
+    """What learns in full starts as fp32: DeepSpeed keeps the master copy of a bf16 run so."""
+    return DTYPES[spec.precision]
+
+
+def _llava(
+    spec: TrainingSpec,
+    paths: Mapping[str, str],
+    inputs: Mapping[str, Path],
+    tokenizer: Any,
+    image_token_id: int,
+) -> Any:
+    assert spec.tower is not None
+    folder = weights_folder("vision_tower", spec.tower.weights, paths=paths, inputs=inputs)
+    tower = load_vision_tower(spec.tower, folder, dtype=_load_dtype(spec))
+    model = assemble_llava(
+        _language_model(spec, paths, inputs, tokenizer),
+        tower,
+        spec.tower,
+        image_token_id=image_token_id,
+        seed=spec.seed,
+    )
+    if "align" in inputs:
+        load_projector(model, inputs["align"] / "projector.safetensors")
+    return model
+
+
+def _with_gradients(model: Any, spec: TrainingSpec) -> Any:
+    model.requires_grad_(False)
+    if spec.method in (Method.lora, Method.qlora):
+        assert spec.lora is not None
+        if spec.method is Method.qlora:
+            quantize_language_model(model, compute_dtype=DTYPES[spec.precision])
+        return add_adapters(model, spec.lora)
+    model.model.multi_modal_projector.linear_1.requires_grad_(True)
+    if spec.method is Method.full:
+        model.model.language_model.requires_grad_(True)
+        model.lm_head.requires_grad_(True)
+    return model
+
+
+def publish(trainable: Trainable, output: Path) -> None:
+    """Write what the stage made; parameters must be whole (Engine.gathered)."""
+    spec, model = trainable.spec, trainable.model
+    dtype = EXPORT_DTYPES[spec.export_dtype]
+    if spec.method is Method.projector:
+        linear = model.model.multi_modal_projector.linear_1
+        state = {f"linear_1.{k}": v.detach().to(dtype) for k, v in linear.state_dict().items()}
+        save_file(_contiguous(state), output / "projector.safetensors")
+    elif spec.method in (Method.lora, Method.qlora):
+        model.save_pretrained(output)
+        (output / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        _forget_paths(output / "adapter_config.json")
+    elif spec.method is Method.tower:
+        state = {k: v.detach().to(dtype) for k, v in publishable_state(model).items()}
+        _save_model(model, state, dtype, output)
+    else:
+        state = {k: v.detach().to(dtype) for k, v in model.state_dict().items()}
+        _save_model(model, state, dtype, output)
+        trainable.tokenizer.save_pretrained(output)
+
+
+def _save_model(model: Any, state: dict[str, Tensor], dtype: torch.dtype, output: Path) -> None:
+    before = model.config.dtype
+    model.config.dtype = dtype
+    model.save_pretrained(output, state_dict=_contiguous(state))
+    model.config.dtype = before
+
+
+def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.contiguous() for name, value in state.items()}
+
+
+def _forget_paths(config: Path) -> None:
+    """Take this machine's paths out of an adapter's config: the base is named by its identity."""
+    data = json.loads(config.read_text(encoding="utf-8"))
+    data["base_model_name_or_path"] = None
+    config.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
