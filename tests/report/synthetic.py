@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,13 @@ from scalesweep.records import (
     StageSpec,
     Usage,
 )
-from scalesweep.rundir import Store, output_files, write_json
+from scalesweep.rundir import Store, output_files
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Without waiting for the disk: a test's store need not survive a power cut."""
+    path.write_text(json.dumps(value), encoding="utf-8")
+
 
 SIZES = {"mini_xs": (35_000, 0.4), "mini_s": (177_000, 1.0), "mini_m": (637_000, 2.0)}
 """Model -> parameters, time of a step relative to mini_s."""

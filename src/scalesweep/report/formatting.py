@@ -48,7 +48,7 @@ def number(value: float, *, decimals: int) -> str:
 def count(value: int) -> str:
     """34,880 -> "34.9 k"; 13,015,864,320 -> "13.0 B"."""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
+        if value >= 0.9995 * size:  # 999,600 is 1.00 M, not 1000 k
             scaled = value / size
             return f"{scaled:.{0 if scaled >= 99.95 else 1 if scaled >= 9.995 else 2}f} {unit}"
     return str(value)
@@ -92,7 +92,9 @@ _SECRET = re.compile(
 )
 _BARE_SECRET = re.compile(r"\b(?:sk|hf|ghp|gho|glpat|xox[abp])[-_][A-Za-z0-9_-]{12,}\b")
 _URL_LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
-_PATH = re.compile(r"(?<![\w/.:~…-])(?:~|file://)?/(?:[^\s/'\"<>:;,)(=]+/)*([^\s/'\"<>:;,)(=]*)")
+_PATH = re.compile(
+    r"(?<![\w/.:~…-])(?:~|file://)?/(?=[^\s/])(?:[^\s/'\"<>:;,)(=]+/)*([^\s/'\"<>:;,)(=]*)"
+)
 
 
 def public(text: str) -> str:

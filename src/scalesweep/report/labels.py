@@ -135,5 +135,5 @@ def short_labels(labels: Sequence[str]) -> dict[str, str]:
     first, last = min(labels), max(labels)
     same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
     head = first[:same]
-    cut = head.rfind("_") + 1 if " " not in head else 0
+    cut = head.partition(" ")[0].rfind("_") + 1
     return {label: label[cut:] for label in labels}

@@ -46,9 +46,9 @@ def answer(report: StudyReport) -> str:
         found = difference(report, best, setting)
         if found is not None and found.estimate.low <= 0:
             value = found.estimate
+            less = fmt.percent(1 - report.cost(setting) / report.cost(best))
             return (
-                f"{lead}; {setting.label} costs "
-                f"{fmt.percent(1 - report.cost(setting) / report.cost(best))} less and cannot be told "
+                f"{lead}; {setting.label} costs {less} less and cannot be told "
                 f"apart from it (difference {value.value:.3f}, 95 % interval "
                 f"{fmt.plain_signed(value.low)} to {fmt.plain_signed(value.high)})."
             )

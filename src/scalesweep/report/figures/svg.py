@@ -180,7 +180,12 @@ def place_label(
 
 
 def spread_apart(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
-    """Positions as near to the wanted ones as a least gap allows, in the same order."""
+    """Positions near the wanted ones, a gap apart, in the same order and within [low, high].
+
+    Where there is no room for so wide a gap, it is as wide as fits.
+    """
+    if len(wanted) > 1:
+        gap = min(gap, (high - low) / (len(wanted) - 1))
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     # Neighbours that are too near merge into a block centred on what its members want.
     blocks: list[list[int]] = []
@@ -196,11 +201,13 @@ def spread_apart(wanted: Sequence[float], *, gap: float, low: float, high: float
             blocks[-2:] = [merged]
             centres[-2:] = [sum(wanted[j] for j in merged) / len(merged)]
     places = [0.0] * len(wanted)
-    at_least = low
+    lowest = low
     for block, centre in zip(blocks, centres, strict=True):
-        first = max(centre - gap * (len(block) - 1) / 2, at_least)
         for place, i in enumerate(block):
-            places[i] = first + gap * place
-        at_least = first + gap * len(block)
-    over = max(places) - high if places else 0.0
-    return [max(place - max(over, 0.0), low) if over > 0 else place for place in places]
+            places[i] = max(centre + gap * (place - (len(block) - 1) / 2), lowest)
+            lowest = places[i] + gap
+    highest = high
+    for i in reversed(order):
+        places[i] = min(places[i], highest)
+        highest = places[i] - gap
+    return places

@@ -1,0 +1,183 @@
+"""Costs from attempts: by hand, and as a property of any study."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scalesweep.plan.graph import Cell
+from scalesweep.records import Outcome, StageKind, StageRef, Usage
+from scalesweep.report.costs import (
+    Cost,
+    StageCost,
+    cell_costs,
+    held,
+    largest_remainder,
+    share_costs,
+    stage_cost,
+    total,
+)
+
+
+def usage(**fields: object) -> Usage:
+    return Usage(**{"outcome": Outcome.done, "num_devices": 2, "node_devices": 8, **fields})  # type: ignore[arg-type]
+
+
+def test_node_hours_are_allocated_devices_over_devices_of_a_node() -> None:
+    cost = held(usage(usd_per_node_hour=13.63), seconds=7200)
+
+    # 2 of 8 devices for 2 hours: half a node-hour
+    assert cost.node_hours == pytest.approx(0.5)
+    assert cost.device_seconds == 14_400
+    assert cost.usd == pytest.approx(6.815)
+
+
+def test_every_attempt_counts_and_repeated_work_is_lost() -> None:
+    killed = usage(outcome=Outcome.killed, wall_s=110.0, startup_s=10.0, steps=100)
+    resumed = usage(wall_s=90.0, startup_s=10.0, first_step=75, steps=75)
+
+    cost = stage_cost([killed, resumed], published=1)
+
+    assert cost.total.device_seconds == 2 * 200
+    assert cost.startup.device_seconds == 2 * 20
+    # steps 76 to 100 of 100 were done again: a quarter of 100 s of work
+    assert cost.lost.device_seconds == pytest.approx(2 * 25)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "published", "lost_s"),
+    [
+        pytest.param([usage(wall_s=50.0)], 0, 0, id="done at once"),
+        pytest.param([usage(outcome=Outcome.failed, wall_s=50.0)], None, 50, id="failed"),
+        pytest.param(
+            [usage(outcome=Outcome.interrupted, wall_s=50.0)], None, 0, id="may be resumed yet"
+        ),
+        pytest.param(
+            [usage(outcome=Outcome.killed, wall_s=50.0), usage(wall_s=9.0)],
+            1,
+            50,
+            id="no steps to resume from",
+        ),
+        pytest.param(
+            [usage(wall_s=9.0), usage(outcome=Outcome.killed, wall_s=50.0)],
+            0,
+            50,
+            id="an orphan after the published one",
+        ),
+        pytest.param(
+            [
+                usage(outcome=Outcome.interrupted, wall_s=50.0, steps=10),
+                usage(wall_s=9.0, first_step=10, steps=5),
+            ],
+            1,
+            0,
+            id="resumed without loss",
+        ),
+    ],
+)
+def test_lost_work(attempts: list[Usage], published: int | None, lost_s: float) -> None:
+    cost = stage_cost(attempts, published=published)
+
+    assert cost.lost.device_seconds == pytest.approx(2 * lost_s)
+
+
+def cell(name: str, **stages: StageRef) -> Cell:
+    return Cell(
+        name=name,
+        point={},
+        config={},
+        stages=stages,
+        num_trainable_params=1,
+        num_params=1,
+        num_nodes=1,
+    )
+
+
+def ref(kind: StageKind, key: str) -> StageRef:
+    return StageRef(kind=kind, key=key)
+
+
+def test_three_costs_of_cells_that_share_a_stage() -> None:
+    align = ref(StageKind.align, "a")
+    tunes = [ref(StageKind.tune, name) for name in "xyz"]
+    judge = ref(StageKind.judge, "j")
+    stages = {
+        align: StageCost(total=Cost(micro_usd=100)),
+        **{tune: StageCost(total=Cost(micro_usd=1000 * (i + 1))) for i, tune in enumerate(tunes)},
+        judge: StageCost(total=Cost(micro_usd=7)),
+    }
+    cells = [
+        cell("x", align=align, tune=tunes[0], judge=judge),
+        cell("y", align=align, tune=tunes[1]),
+        cell("z", align=align, tune=tunes[2]),
+    ]
+
+    costs = cell_costs(cells, stages)
+
+    assert [costs[name].tune.micro_usd for name in "xyz"] == [1000, 2000, 3000]
+    assert [costs[name].standalone.micro_usd for name in "xyz"] == [1107, 2100, 3100]
+    # a third of 100 each: 33, and the one left over goes to the first
+    assert [costs[name].share.micro_usd for name in "xyz"] == [1041, 2033, 3033]
+    assert costs["x"].evaluation.micro_usd == 7
+
+
+def test_a_stage_under_two_roles_is_paid_once() -> None:
+    data = ref(StageKind.data, "d")
+    one = cell("x", **{"data:mini_train": data, "data:mini_test": data})
+
+    costs = cell_costs([one], {data: StageCost(total=Cost(device_ms=5))})
+
+    assert costs["x"].standalone.device_ms == costs["x"].share.device_ms == 5
+
+
+def test_standalone_is_unchanged_when_cells_are_added() -> None:
+    align, tune = ref(StageKind.align, "a"), ref(StageKind.tune, "t")
+    other = ref(StageKind.tune, "u")
+    stages = {key: StageCost(total=Cost(micro_usd=9)) for key in (align, tune, other)}
+    one = cell("one", align=align, tune=tune)
+    more = cell("more", align=align, tune=other)
+
+    alone = cell_costs([one], stages)["one"].standalone
+
+    assert cell_costs([one, more], stages)["one"].standalone == alone
+
+
+@settings(deadline=None, max_examples=60)  # machines are busy
+@given(st.data())
+def test_shares_add_up_to_the_total(data: st.DataObject) -> None:
+    number = st.integers(min_value=0, max_value=10**12)
+    keys = [ref(StageKind.tune, f"{i}") for i in range(data.draw(st.integers(1, 8)))]
+    stages = {
+        key: Cost(
+            device_ms=data.draw(number), node_ms=data.draw(number), micro_usd=data.draw(number)
+        )
+        for key in keys
+    }
+    subsets = st.lists(st.sampled_from(keys), unique=True)
+    needs = {f"cell{i}": data.draw(subsets) for i in range(data.draw(st.integers(1, 9)))}
+    needed = {key for refs in needs.values() for key in refs}
+
+    shares = share_costs(needs, stages)
+
+    assert total(shares.values()) == total(stages[key] for key in needed)
+    for name, refs in needs.items():
+        exact = sum(
+            Fraction(stages[key].micro_usd, sum(key in other for other in needs.values()))
+            for key in refs
+        )
+        assert abs(shares[name].micro_usd - exact) < 1
+
+
+@settings(deadline=None, max_examples=60)  # machines are busy
+@given(st.lists(st.fractions(min_value=0, max_value=1000), min_size=1, max_size=9))
+def test_largest_remainder_moves_nothing_by_one_or_more(values: list[Fraction]) -> None:
+    rest = -sum(values) % 1  # the sum must be whole
+    values = [*values, Fraction(rest)]
+
+    whole = largest_remainder(values)
+
+    assert sum(whole) == sum(values)
+    assert all(abs(a - b) < 1 for a, b in zip(whole, values, strict=True))
