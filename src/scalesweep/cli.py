@@ -335,7 +335,6 @@ def _report(words: Sequence[str]) -> int:
         format_=given.get("--format", "terminal"),
         output=given.get("--output"),
         seed_record=given.get("--seed-record"),
-        command=command_line(["report", *words]),
     )
 
 

@@ -1,16 +1,27 @@
-"""Running a plan on this machine, and what follows: W&B runs, the report, the summary."""
+"""Running a plan on this machine, and what follows: the report, W&B runs, the last lines."""
 
 from __future__ import annotations
 
+import importlib.util
+import resource
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scalesweep.config.run import RunConfig
-from scalesweep.errors import PlanError
+from scalesweep.errors import PlanError, ScaleSweepError
+from scalesweep.launch.local import Scheduler, StudyResult
+from scalesweep.launch.progress import choose_progress
+from scalesweep.launch.summary import summary_lines
 from scalesweep.plan.feasible import machine, refuse_impossible
 from scalesweep.plan.graph import Plan
+from scalesweep.plan.resources import node_devices
 from scalesweep.plan.show import is_done
 from scalesweep.rundir import Store
+
+DONE, CELL_FAILED, INTERRUPTED = 0, 1, 130
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +30,14 @@ class Outcome:
 
     exit_status: int
     scores: Mapping[str, float]
-    """Cell name -> primary score, for cells that are done."""
+    """Cell name -> primary score, for cells that have one."""
 
 
 def check_can_run(plan: Plan, store: Store, config: RunConfig) -> None:
     """Refuse what cannot run here, before anything is started.
 
     Raises:
-        PlanError: no such cluster here, not enough memory, or weights or data are missing.
+        PlanError: no such cluster, too little memory, or weights, data or packages are missing.
     """
     if config.cluster.kind == "slurm":
         raise PlanError(
@@ -34,4 +45,108 @@ def check_can_run(plan: Plan, store: Store, config: RunConfig) -> None:
             "not submit to Slurm yet; take cluster=local, or `plan`"
         )
     todo = [stage for stage in plan.stages if not is_done(store, stage.spec.ref)]
-    refuse_impossible(plan, machine(), todo)
+    refuse_impossible(todo, machine())
+    needed = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if todo and missing:
+        raise PlanError(
+            f"{', '.join(missing)}: not installed; stages need the training packages: "
+            "pip install 'scalesweep[train]'"
+        )
+
+
+def run_plan(plan: Plan, store: Store, config: RunConfig) -> Outcome:
+    """Run what is missing, report, and say how it ended."""
+    check_can_run(plan, store, config)
+    begin = time.monotonic()
+    before = {stage.spec.ref for stage in plan.stages if is_done(store, stage.spec.ref)}
+    if len(before) < len(plan.stages):
+        print(
+            f"study {plan.study}: {len(plan.cells)} cells, {len(plan.stages)} stages, "
+            f"{len(before)} done; everything is written below {store.study(plan.study)}",
+            flush=True,
+        )
+    with choose_progress() as progress:
+        result = Scheduler(
+            plan=plan,
+            store=store,
+            num_workers=node_devices(config.cluster),
+            progress=progress,
+            max_tries=config.cluster.max_tries or 1,
+            max_usd=config.budget.usd,
+            max_node_hours=config.budget.node_hours,
+        ).run()
+    scores: Mapping[str, float] = {}
+    if plan_has_scores(plan):
+        scores = _report(plan, store)
+    if config.tracking.wandb and not result.interrupted and (result.new_attempts or not before):
+        _export(plan, store, config)
+    for line in summary_lines(plan, result):
+        print(line)
+    _print_totals(begin, result)
+    return Outcome(exit_status=_exit_status(result), scores=scores)
+
+
+def plan_has_scores(plan: Plan) -> bool:
+    return any("judge" in cell.stages for cell in plan.cells)
+
+
+def _exit_status(result: StudyResult) -> int:
+    if result.interrupted:
+        return INTERRUPTED
+    return DONE if result.all_done else CELL_FAILED
+
+
+def _report(plan: Plan, store: Store) -> Mapping[str, float]:
+    """Print the report, write the page; scores by cell."""
+    from scalesweep.report.command import report
+    from scalesweep.report.command import study_report as make_report
+    from scalesweep.study_verbs import terminal_width
+
+    try:
+        print(report(store, plan.study, width=terminal_width(), color=sys.stdout.isatty()))
+        page = report(store, plan.study, format="html")
+        print(f"report: {page}")
+        results = make_report(store, plan.study).results
+    except ScaleSweepError as error:  # a study is not lost because its report cannot be written
+        print(f"scalesweep: no report: {error}", file=sys.stderr)
+        return {}
+    return {
+        cell.cell.name: cell.scores[results.primary].score
+        for cell in results.cells
+        if results.primary in cell.scores
+    }
+
+
+def _export(plan: Plan, store: Store, config: RunConfig) -> None:
+    """Offline W&B runs, in a process of their own: the command stays light."""
+    if importlib.util.find_spec("wandb") is None:
+        print("W&B: not installed, no runs written (pip install 'scalesweep[wandb]')")
+        return
+    words = ["--project", config.tracking.project]
+    if config.tracking.entity:
+        words += ["--entity", config.tracking.entity]
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "scalesweep.tracking.export_command",
+            str(store.root),
+            plan.study,
+            *words,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = (ended.stdout if ended.returncode == 0 else ended.stderr).strip().splitlines()
+    if said:
+        print(said[-1])
+
+
+def _print_totals(begin: float, result: StudyResult) -> None:
+    """Wall and core seconds of the whole command, stages, imports, export and report included."""
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cores = result.cpu_s + sum(u.ru_utime + u.ru_stime for u in (own, children))
+    print(f"command: {time.monotonic() - begin:.1f} s wall, {cores:.0f} core seconds")

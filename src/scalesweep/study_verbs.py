@@ -2,24 +2,75 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 from scalesweep.errors import ConfigError
-from scalesweep.plan.graph import Plan
-from scalesweep.rundir import Store, read_json
+from scalesweep.report.command import Format, load_plan, record_seeds
+from scalesweep.report.command import report as report_text
+from scalesweep.rundir import Store, write_atomic
 
 
-def load_plan(root: Path, study: str | None) -> tuple[Store, Plan]:
-    """The plan that a study was launched with; the study launched last when none is named.
+def status(root: Path, study: str | None, *, as_json: bool) -> int:
+    """Print where each stage stands."""
+    from scalesweep.launch.status import print_status, status_json
+
+    store = Store(root)
+    plan = load_plan(store, study)
+    if as_json:
+        print(json.dumps(status_json(plan, store), indent=2))
+    else:
+        print_status(plan, store)
+    return 0
+
+
+def report(
+    root: Path,
+    study: str | None,
+    *,
+    format_: str,
+    output: str | None,
+    seed_record: str | None,
+) -> int:
+    """Print or write a study's report.
 
     Raises:
-        ConfigError: the store has no such study.
+        ConfigError: no such format or study, or output where there is none to write.
     """
+    if format_ not in set(Format):
+        raise ConfigError(f"--format={format_}: no such format; choose {', '.join(Format)}")
     store = Store(root)
-    known = store.study_names()
-    if not known:
-        raise ConfigError(f"store={root}: holds no study yet; run one, or give --store DIR")
-    name = study or known[-1]
-    if name not in known:
-        raise ConfigError(f"{name}: no such study in {root}; known are {', '.join(known)}")
-    return store, Plan.from_json(read_json(store.study(name) / "plan.json"))
+    if seed_record is not None:
+        name = load_plan(store, study).study
+        print(record_seeds(store, name, Path(seed_record)))
+        return 0
+    width = terminal_width()
+    color = sys.stdout.isatty()
+    text = report_text(store, study, format=format_, width=width, color=color and output is None)
+    if output is not None:
+        try:
+            write_atomic(Path(output), text)
+        except OSError as error:
+            raise ConfigError(f"--output={output}: cannot be written ({error.strerror})") from error
+        print(output)
+    else:
+        print(text, end="" if text.endswith("\n") else "\n")
+    return 0
+
+
+def cancel(root: Path, study: str | None) -> int:
+    """Stop the commands that work on a study."""
+    from scalesweep.launch.cancel import cancel as cancel_study
+
+    store = Store(root)
+    for line in cancel_study(store, load_plan(store, study).study):
+        print(line)
+    return 0
+
+
+def terminal_width() -> int:
+    """Columns of the terminal, at least 60; 80 where there is none."""
+    import shutil
+
+    return max(60, shutil.get_terminal_size((80, 24)).columns)

@@ -28,7 +28,7 @@ def keys(prefix: str, cls: type) -> Iterator[str]:
 
 def test_every_setting_of_a_recipe_has_a_row_with_a_source() -> None:
     rows = re.findall(r"^\| ([\w.]+) \|.*\| ([^|]+) \|$", DOC.read_text(), flags=re.MULTILINE)
-    sources = {key: source for key, source in rows}
+    sources = dict(rows)
     wanted = {
         *keys("optim", OptimConfig),
         *keys("batch", BatchConfig),

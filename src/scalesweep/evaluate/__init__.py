@@ -1,1 +1,1 @@
-
+"""Checkpoints answer questions; answers become scores."""

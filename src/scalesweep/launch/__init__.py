@@ -1,1 +1,1 @@
-
+"""From a plan to finished stages: claiming, running, surviving, showing."""

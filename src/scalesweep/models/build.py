@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
 from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
@@ -88,7 +87,7 @@ def load_language_model(
             "vocab_size": spec.vocab_size,
         },
     )
-    return LlamaForCausalLM.from_pretrained(folder, dtype=dtype)  # type: ignore[no-any-return]
+    return LlamaForCausalLM.from_pretrained(folder, dtype=dtype)
 
 
 def load_vision_tower(
@@ -109,7 +108,7 @@ def load_vision_tower(
             "image_size": spec.image_size,
         },
     )
-    return CLIPVisionModel.from_pretrained(folder, dtype=dtype)  # type: ignore[no-any-return]
+    return CLIPVisionModel.from_pretrained(folder, dtype=dtype)
 
 
 def assemble_llava(
@@ -139,16 +138,16 @@ def assemble_llava(
     model.model.multi_modal_projector = linear_projector(config, dtype=dtype, seed=seed)
     model.lm_head = language_model.lm_head
     model.generation_config = language_model.generation_config
-    return model  # type: ignore[no-any-return]
+    return model
 
 
-def linear_projector(config: LlavaConfig, *, dtype: torch.dtype, seed: int) -> nn.Module:
+def linear_projector(config: LlavaConfig, *, dtype: torch.dtype, seed: int) -> Any:
     """LLaVA v1's linear projector: linear_1 is it, linear_2 a frozen identity.
 
     linear_1 starts with variance 1 / inputs and no bias, whatever the language model.
     """
     generator = torch.Generator().manual_seed(seed)
-    projector: nn.Module = LlavaMultiModalProjector(config)
+    projector: Any = LlavaMultiModalProjector(config)
     with torch.no_grad():
         weight = projector.linear_1.weight
         weight.normal_(0.0, weight.shape[1] ** -0.5, generator=generator)

@@ -1,4 +1,4 @@
-"""The 4-bit base of QLoRA (arXiv:2305.14314): NF4 with double quantisation, through bitsandbytes."""
+"""The 4-bit base of QLoRA (arXiv:2305.14314): NF4 with double quantisation (bitsandbytes)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def quantize_language_model(model: Any, *, compute_dtype: torch.dtype) -> None:
 
 
 def _nf4(linear: nn.Linear, compute_dtype: torch.dtype) -> nn.Module:
-    layer = bnb.nn.Linear4bit(
+    layer: nn.Module = bnb.nn.Linear4bit(
         linear.in_features,
         linear.out_features,
         bias=linear.bias is not None,

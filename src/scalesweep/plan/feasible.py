@@ -13,7 +13,7 @@ from typing import Any
 
 from scalesweep.errors import PlanError
 from scalesweep.models.parameters import num_params, num_trainable_params
-from scalesweep.plan.graph import Plan, PlannedStage
+from scalesweep.plan.graph import PlannedStage
 from scalesweep.plan.resources import local_devices
 from scalesweep.records import StageKind
 from scalesweep.specs import (
@@ -75,7 +75,7 @@ def answering_bytes(
     return num_params(model, tower) * (2 if precision is Precision.bf16 else 4)
 
 
-def refuse_impossible(plan: Plan, here: Machine, todo: Sequence[PlannedStage]) -> None:
+def refuse_impossible(todo: Sequence[PlannedStage], here: Machine) -> None:
     """Refuse stages that cannot run here, before anything is started.
 
     todo: stages that are not done; what is done needs nothing more.

@@ -123,6 +123,7 @@ def _row(
         names.LEARNING_RATE: lr,
         names.TOKENS_PER_SECOND: round(step.num_tokens / seconds, 1),
         names.SAMPLES_PER_SECOND: round(step.num_samples / seconds, 2),
+        names.TOKENS: step.num_tokens,
         names.TOKENS_SEEN: state.tokens_seen,
         names.SAMPLES_SEEN: state.samples_seen,
         names.STEP_SECONDS: round(seconds, 4),

@@ -1,0 +1,192 @@
+"""One attempt of a stage, watched from claim to close: the only place that says how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from scalesweep.errors import ScaleSweepError, StoreError
+from scalesweep.launch.publish import publish
+from scalesweep.launch.rank import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    RankTask,
+    error_file,
+    rank_usage_file,
+)
+from scalesweep.launch.workers import Workers, free_port
+from scalesweep.plan.graph import PlannedStage
+from scalesweep.records import Done, Outcome, Usage
+from scalesweep.rundir import AttemptDir, Store, read_json, write_json
+from scalesweep.tracking import metric_names as names
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How an attempt ended."""
+
+    outcome: Outcome
+    cause: str = ""
+    usage: Usage
+
+
+class RunningAttempt:
+    """A claimed attempt whose ranks run."""
+
+    def __init__(
+        self,
+        store: Store,
+        stage: PlannedStage,
+        attempt: AttemptDir,
+        *,
+        workers: Workers,
+        parents: Mapping[str, Done],
+        runner: str | None,
+    ) -> None:
+        self.stage, self.attempt = stage, attempt
+        self._store = store
+        self._started_at, self._started = time.time(), time.monotonic()
+        self._input_digests = {role: done.digest for role, done in parents.items()}
+        inputs = {
+            role: store.stage(ref).attempt(parents[role].attempt).output
+            for role, ref in stage.spec.inputs.items()
+        }
+        world_size = stage.execution.world_size
+        port = free_port()
+        self.processes: Sequence[Any] = workers.start(
+            [
+                RankTask(
+                    store=store.root,
+                    ref=stage.spec.ref,
+                    attempt=attempt.number,
+                    inputs=inputs,
+                    rank=rank,
+                    world_size=world_size,
+                    port=port,
+                    started_at=self._started_at,
+                    runner=runner,
+                )
+                for rank in range(world_size)
+            ]
+        )
+
+    @property
+    def num_devices(self) -> int:
+        return self.stage.execution.world_size
+
+    @property
+    def wall_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def terminate(self) -> None:
+        """Ask all ranks to checkpoint and stop."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        for process in self.processes:
+            if process.exitcode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+
+    def poll(self) -> End | None:
+        """How it ended, and closes it; None while it runs. Ranks of a stage die together."""
+        codes = [process.exitcode for process in self.processes]
+        if any(code is None for code in codes):
+            if any(code not in (None, EXIT_DONE, EXIT_INTERRUPTED) for code in codes):
+                self.kill()
+            return None
+        for process in self.processes:
+            process.join()
+        return self._close(codes)
+
+    def _close(self, codes: Sequence[int]) -> End:
+        outcome, cause = self._judged(codes)
+        if outcome is Outcome.done:
+            try:
+                publish(
+                    self._store.stage(self.stage.spec.ref),
+                    self.attempt,
+                    inputs=self._input_digests,
+                )
+            except (ScaleSweepError, OSError) as error:
+                outcome, cause = Outcome.failed, str(error)
+        usage = replace(self._usage(), outcome=outcome, cause=cause)
+        write_json(self.attempt.usage_file, usage.to_json())
+        return End(outcome=outcome, cause=cause, usage=usage)
+
+    def _judged(self, codes: Sequence[int]) -> tuple[Outcome, str]:
+        if all(code == EXIT_DONE for code in codes):
+            return Outcome.done, ""
+        # A rank whose neighbour was killed fails too; what killed first is the cause.
+        killed = [code for code in codes if code is not None and code < 0]
+        errors = [error for rank in range(len(codes)) if (error := self._error(rank))]
+        expected = [error for error in errors if error.get("expected")]
+        if expected:
+            return Outcome.failed, str(expected[0]["message"])
+        if killed and not errors:
+            return Outcome.killed, _killed_by(-killed[0])
+        if errors:
+            return Outcome.failed, str(errors[0]["message"])
+        if all(code in (EXIT_DONE, EXIT_INTERRUPTED) for code in codes):
+            return Outcome.interrupted, "asked to stop; it continues from its checkpoint"
+        return Outcome.killed, f"ended with status {codes} and said nothing; see its log"
+
+    def _error(self, rank: int) -> dict[str, Any] | None:
+        try:
+            return json.loads(error_file(self.attempt, rank).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        except (OSError, json.JSONDecodeError):
+            return None
+
+    def _usage(self) -> Usage:
+        """The account of the attempt: time by our clock, work by its own records."""
+        execution = self.stage.execution
+        ranks = [self._rank_usage(rank) for rank in range(execution.world_size)]
+        rows = [row for row in self.attempt.metric_rows() if names.STEP in row]
+        usage = Usage(
+            outcome=Outcome.running,
+            started_at=self._started_at,
+            wall_s=round(self.wall_s, 3),
+            startup_s=round(self._startup_s(), 3),
+            cpu_s=round(sum(r.cpu_s for r in ranks if r), 3),
+            peak_memory_bytes=max((r.peak_memory_bytes for r in ranks if r), default=0),
+            num_devices=execution.world_size,
+            node_devices=execution.node_devices,
+            usd_per_node_hour=execution.usd_per_node_hour,
+        )
+        if rows:
+            usage = replace(
+                usage,
+                steps=len(rows),
+                tokens=sum(int(row.get(names.TOKENS, 0)) for row in rows),
+                first_step=int(rows[0][names.STEP]) - 1,
+            )
+        return usage
+
+    def _startup_s(self) -> float:
+        """Until the first sample was worked on; all of it when none was."""
+        first = next(self.attempt.metric_rows(), None)
+        if first is None:
+            return self.wall_s
+        began = float(first["time"]) - float(first.get(names.STEP_SECONDS, 0.0))
+        return min(max(0.0, began - self._started_at), self.wall_s)
+
+    def _rank_usage(self, rank: int) -> Usage | None:
+        with contextlib.suppress(OSError, StoreError, KeyError, TypeError, ValueError):
+            return Usage.from_json(read_json(rank_usage_file(self.attempt, rank)))
+        return None
+
+
+def _killed_by(number: int) -> str:
+    name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+    if number == signal.SIGKILL:
+        return "killed by SIGKILL (by hand, or the system ran out of memory)"
+    return f"killed by {name}"

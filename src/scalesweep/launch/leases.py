@@ -1,0 +1,137 @@
+"""Who is at a stage: claimed so that only one can be, and found out when it died.
+
+An attempt is prepared beside with its lease in it and then renamed to its number. A directory that
+is not empty cannot be replaced by a rename, so of two claims of one number exactly one succeeds,
+and no attempt is ever without a lease (a lease.json of the stage, written after the mkdir of the
+attempt, would leave such a moment).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import uuid
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from scalesweep.errors import StoreError
+from scalesweep.records import SCHEMA, Execution, Outcome
+from scalesweep.rundir import AttemptDir, StageDir, fsync_directory, read_json, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """One process, named so that a later one with the same id is not taken for it."""
+
+    host: str
+    boot_id: str
+    pid: int
+    process_start: int
+    """Clock ticks since boot at which it began."""
+
+    def to_json(self) -> dict[str, object]:
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+@cache
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def process_start(pid: int) -> int | None:
+    """Clock ticks since boot at which a process began; None when there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name before may hold spaces and brackets
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def this_process() -> Owner:
+    pid = os.getpid()
+    return Owner(
+        host=socket.gethostname(),
+        boot_id=_boot_id(),
+        pid=pid,
+        process_start=process_start(pid) or 0,
+    )
+
+
+def is_alive(owner: Owner) -> bool | None:
+    """Whether a process lives; None when it cannot be seen from here, which is not dead."""
+    if owner.host != socket.gethostname():
+        return None
+    if owner.boot_id != _boot_id():
+        return False
+    return process_start(owner.pid) == owner.process_start
+
+
+def read_owner(path: Path) -> Owner | None:
+    """The owner in a lease file, or None when it is missing or damaged."""
+    try:
+        data = read_json(path)
+        return Owner(
+            host=data["host"],
+            boot_id=data["boot_id"],
+            pid=data["pid"],
+            process_start=data["process_start"],
+        )
+    except (FileNotFoundError, StoreError, KeyError):
+        return None
+
+
+def is_open(attempt: AttemptDir) -> bool:
+    """Whether an attempt has not been closed: it runs, or whoever ran it died."""
+    with contextlib.suppress(StoreError):
+        usage = attempt.usage()
+        return usage is None or usage.outcome is Outcome.running
+    return True
+
+
+def holder(stage: StageDir) -> Owner | None:
+    """Who is at a stage now, as far as can be seen; None when nobody is."""
+    attempts = stage.attempts()
+    if not attempts or not is_open(attempts[-1]):
+        return None
+    owner = read_owner(attempts[-1].lease)
+    if owner is None or is_alive(owner) is False:
+        return None
+    return owner
+
+
+def claim(stage: StageDir, execution: Execution) -> AttemptDir | None:
+    """The next attempt of a stage, ours alone; None when another process was faster."""
+    attempts = stage.path / "attempts"
+    attempts.mkdir(parents=True, exist_ok=True)
+    _sweep(attempts)
+    existing = stage.attempts()
+    number = existing[-1].number + 1 if existing else 1
+    prepared = attempts / f".claim-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    (prepared / "output").mkdir(parents=True)
+    write_json(prepared / "lease.json", this_process().to_json())
+    write_json(prepared / "execution.json", execution.to_json())
+    claimed = stage.attempt(number)
+    try:
+        prepared.rename(claimed.path)
+    except OSError:
+        shutil.rmtree(prepared, ignore_errors=True)
+        if claimed.path.exists():
+            return None
+        raise
+    fsync_directory(attempts)
+    return claimed
+
+
+def _sweep(attempts: Path) -> None:
+    """Remove claims that processes of this machine prepared and did not live to make."""
+    for leftover in attempts.glob(".claim-*"):
+        owner = read_owner(leftover / "lease.json")
+        if owner is not None and is_alive(owner) is False:
+            shutil.rmtree(leftover, ignore_errors=True)

@@ -1,0 +1,415 @@
+"""Running a plan on this machine: every stage once, as soon as its parents are done.
+
+All copies of this loop, in this process or another, meet only on disk: a stage that is done is
+skipped, one that a living process holds is waited for, one whose holder died is taken over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from scalesweep.errors import StoreError
+from scalesweep.launch import leases
+from scalesweep.launch.attempts import End, RunningAttempt
+from scalesweep.launch.publish import prepare, set_aside, verdict
+from scalesweep.launch.workers import Workers
+from scalesweep.plan.graph import Plan, PlannedStage
+from scalesweep.records import Done, Outcome, StageKind, StageRef
+from scalesweep.rundir import Store, write_json
+
+GRACE_S = 20.0
+"""After the first Ctrl-C: for checkpoints. After it, or at the second Ctrl-C, ranks are killed."""
+TICK_S = 0.2
+FOREIGN_POLL_S = 1.0
+WEIGHTS = {
+    StageKind.data: 0.1,
+    StageKind.base: 20.0,
+    StageKind.align: 0.4,
+    StageKind.tune: 1.0,
+    StageKind.generate: 0.1,
+    StageKind.judge: 0.01,
+}
+"""Rough size of a stage by kind, for the order only."""
+
+
+class State(StrEnum):
+    """Where a stage stands in this run."""
+
+    waiting = "waiting"
+    running = "running"
+    elsewhere = "elsewhere"
+    """Another living command is at it."""
+    done = "done"
+    failed = "failed"
+    interrupted = "interrupted"
+    blocked = "blocked"
+    """An ancestor failed."""
+    left_out = "left out"
+    """The budget was spent."""
+
+
+@dataclass
+class StageRun:
+    """One stage in this run."""
+
+    planned: PlannedStage
+    state: State = State.waiting
+    new_attempts: int = 0
+    cause: str = ""
+    log: Path | None = None
+    running: RunningAttempt | None = None
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    cost_usd: float = 0.0
+    node_hours: float = 0.0
+    was_done: bool = False
+    """Done before this run looked at it."""
+
+    @property
+    def ref(self) -> StageRef:
+        return self.planned.spec.ref
+
+    @property
+    def label(self) -> str:
+        return self.planned.spec.label
+
+
+class Progress(Protocol):
+    """What is told while a study runs."""
+
+    def event(self, run: StageRun, what: str) -> None: ...
+
+    def update(self, runs: Mapping[StageRef, StageRun]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResult:
+    """How a run of a study ended."""
+
+    runs: Mapping[StageRef, StageRun]
+    interrupted: bool
+    wall_s: float
+
+    @property
+    def all_done(self) -> bool:
+        return all(run.state is State.done for run in self.runs.values())
+
+    @property
+    def new_attempts(self) -> int:
+        return sum(run.new_attempts for run in self.runs.values())
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(run.cpu_s for run in self.runs.values())
+
+
+@dataclass
+class _Stop:
+    """Signals that asked to stop."""
+
+    count: int = 0
+    since: float = 0.0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.count += 1
+        self.since = self.since or time.monotonic()
+
+
+@dataclass(kw_only=True)
+class Scheduler:
+    """One run of a plan."""
+
+    plan: Plan
+    store: Store
+    num_workers: int
+    progress: Progress
+    max_tries: int = 3
+    max_usd: float | None = None
+    max_node_hours: float | None = None
+    workers: Workers = field(default_factory=Workers)
+    runner: str | None = None
+    """Module with run(context) that takes the place of every kind's own (tests)."""
+    runs: dict[StageRef, StageRun] = field(init=False)
+    _priority: dict[StageRef, float] = field(init=False)
+    _last_foreign_poll: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.runs = {stage.spec.ref: StageRun(planned=stage) for stage in self.plan.stages}
+        self._priority = priorities(self.plan)
+
+    def run(self) -> StudyResult:
+        """Run until nothing is left that can run, or a signal asks to stop.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        begin = time.monotonic()
+        with _announced(self.store, self.plan), _signals() as stop:
+            try:
+                while not self._finished() and not stop.count:
+                    self._advance()
+                    self._wait()
+                if stop.count:
+                    self._stop(stop)
+            except OSError as error:
+                self._kill_all()
+                raise StoreError(
+                    f"{self.store.root}: cannot be written ({error.strerror or error}); free "
+                    "space or choose another store, then type the line again"
+                ) from error
+            except BaseException:
+                self._kill_all()
+                raise
+            self.progress.update(self.runs)
+        return StudyResult(
+            runs=self.runs, interrupted=bool(stop.count), wall_s=time.monotonic() - begin
+        )
+
+    # ------------------------------------------------------------------ one turn of the loop
+
+    def _finished(self) -> bool:
+        going = (State.waiting, State.running, State.elsewhere)
+        return all(run.state not in going for run in self.runs.values())
+
+    def _advance(self) -> None:
+        """Look at every stage once: what ended, what is done, what can start."""
+        for run in self._in_state(State.running):
+            assert run.running is not None
+            if (end := run.running.poll()) is not None:
+                self._ended(run, end)
+        look_elsewhere = time.monotonic() - self._last_foreign_poll >= FOREIGN_POLL_S
+        if look_elsewhere:
+            self._last_foreign_poll = time.monotonic()
+        for ref in self._by_priority():
+            run = self.runs[ref]
+            if run.state is State.waiting or (run.state is State.elsewhere and look_elsewhere):
+                self._consider(run)
+
+    def _consider(self, run: StageRun) -> None:
+        parents = self._parents(run)
+        if any(parent.state in BAD for parent in parents.values()):
+            run.state = State.blocked
+            failed = next(p for p in parents.values() if p.state in BAD)
+            run.cause = f"needs {failed.label}"
+            return
+        if any(parent.state is not State.done for parent in parents.values()):
+            return
+        published = {role: self._published(parent) for role, parent in parents.items()}
+        digests = {role: done.digest for role, done in published.items()}
+        stage = self.store.stage(run.ref)
+        found = verdict(self.store, run.planned.spec, parents=digests)
+        if found.done is not None:
+            self._is_done(run)
+            return
+        if leases.holder(stage) is not None:
+            if run.state is not State.elsewhere:
+                run.state = State.elsewhere
+                self.progress.event(run, "elsewhere")
+            return
+        run.state = State.waiting
+        if self._over_budget():
+            run.state, run.cause = State.left_out, "the budget is spent"
+            self.progress.event(run, "left out")
+            return
+        if self._free_devices() < run.planned.execution.world_size and self._busy_devices():
+            return
+        if found.problem:
+            set_aside(stage)
+            run.cause = found.problem
+            self.progress.event(run, "again")
+        self._start(run, published)
+
+    def _is_done(self, run: StageRun) -> None:
+        run.was_done = run.new_attempts == 0 and run.state is State.waiting
+        if run.state is State.elsewhere:
+            self.progress.event(run, "done")
+        run.state = State.done
+
+    def _start(self, run: StageRun, parents: Mapping[str, Done]) -> None:
+        stage = self.store.stage(run.ref)
+        prepare(stage, run.planned.spec)
+        attempt = leases.claim(stage, run.planned.execution)
+        if attempt is None:  # another command was faster; look again next turn
+            return
+        run.log = attempt.log
+        run.new_attempts += 1
+        run.state = State.running
+        run.running = RunningAttempt(
+            self.store,
+            run.planned,
+            attempt,
+            workers=self.workers,
+            parents=parents,
+            runner=self.runner,
+        )
+        self.progress.event(run, "start")
+
+    def _ended(self, run: StageRun, end: End) -> None:
+        run.running = None
+        run.wall_s += end.usage.wall_s
+        run.cpu_s += end.usage.cpu_s
+        run.cost_usd += end.usage.cost_usd
+        run.node_hours += end.usage.node_hours
+        run.cause = end.cause
+        if end.outcome is Outcome.done:
+            run.state = State.done
+            self.progress.event(run, "done")
+        elif end.outcome is Outcome.killed and run.new_attempts < self.max_tries:
+            run.state = State.waiting
+            self.progress.event(run, "retry")
+        else:
+            stopped = end.outcome is Outcome.interrupted
+            run.state = State.interrupted if stopped else State.failed
+            self.progress.event(run, "interrupted" if stopped else "failed")
+
+    def _wait(self) -> None:
+        """Until a rank ends, or the next tick."""
+        self.progress.update(self.runs)
+        sentinels = [
+            process.sentinel
+            for run in self._in_state(State.running)
+            if run.running is not None
+            for process in run.running.processes
+            if process.exitcode is None
+        ]
+        if sentinels:
+            wait(sentinels, timeout=TICK_S)
+        elif not self._finished():
+            time.sleep(TICK_S if self._in_state(State.elsewhere) else 0.01)
+
+    # ------------------------------------------------------------------ stopping
+
+    def _stop(self, stop: _Stop) -> None:
+        """Let ranks checkpoint; kill what does not end in time, or at a second signal."""
+        running = self._in_state(State.running)
+        for run in running:
+            assert run.running is not None
+            run.running.terminate()
+        while self._in_state(State.running):
+            late = time.monotonic() - stop.since > GRACE_S
+            for run in self._in_state(State.running):
+                assert run.running is not None
+                if stop.count > 1 or late:
+                    run.running.kill()
+                if (end := run.running.poll()) is not None:
+                    run.new_attempts = self.max_tries  # whatever it was, it is not tried again now
+                    self._ended(run, end)
+            self.progress.update(self.runs)
+            time.sleep(0.05)
+        for run in self.runs.values():
+            if run.state in (State.waiting, State.elsewhere):
+                run.state = State.interrupted
+
+    def _kill_all(self) -> None:
+        for run in self._in_state(State.running):
+            if run.running is not None:
+                run.running.kill()
+
+    # ------------------------------------------------------------------ looking things up
+
+    def _in_state(self, state: State) -> list[StageRun]:
+        return [run for run in self.runs.values() if run.state is state]
+
+    def _by_priority(self) -> list[StageRef]:
+        return sorted(self.runs, key=lambda ref: -self._priority[ref])
+
+    def _parents(self, run: StageRun) -> dict[str, StageRun]:
+        return {role: self.runs[ref] for role, ref in run.planned.spec.inputs.items()}
+
+    def _published(self, run: StageRun) -> Done:
+        done = self.store.stage(run.ref).done()
+        if done is None:
+            raise StoreError(f"{run.ref} vanished from the store while the study ran")
+        return done
+
+    def _busy_devices(self) -> int:
+        return sum(run.running.num_devices for run in self._in_state(State.running) if run.running)
+
+    def _free_devices(self) -> int:
+        return self.num_workers - self._busy_devices()
+
+    def _over_budget(self) -> bool:
+        usd = sum(run.cost_usd for run in self.runs.values())
+        hours = sum(run.node_hours for run in self.runs.values())
+        return (self.max_usd is not None and usd >= self.max_usd) or (
+            self.max_node_hours is not None and hours >= self.max_node_hours
+        )
+
+
+BAD = (State.failed, State.blocked, State.left_out, State.interrupted)
+"""States of a parent that its children cannot get over in this run."""
+
+
+def stage_weight(stage: PlannedStage) -> float:
+    """Rough size of a stage, for the order of starting only."""
+    model = stage.spec.identity.get("model") or {}
+    tower = stage.spec.identity.get("tower") or {}
+    width = model.get("hidden_size", 1) * model.get("num_layers", 1)
+    tokens = (tower.get("image_size", 1) // tower.get("patch_size", 1)) ** 2
+    return float(WEIGHTS[stage.spec.kind] * width * (30 + tokens))
+
+
+def priorities(plan: Plan) -> dict[StageRef, float]:
+    """Length of the longest way from each stage to the end of the graph."""
+    children: dict[StageRef, list[StageRef]] = {s.spec.ref: [] for s in plan.stages}
+    for stage in plan.stages:
+        for parent in set(stage.spec.inputs.values()):
+            children[parent].append(stage.spec.ref)
+    length: dict[StageRef, float] = {}
+    for stage in reversed(plan.stages):
+        after = max((length[child] for child in children[stage.spec.ref]), default=0.0)
+        length[stage.spec.ref] = stage_weight(stage) + after
+    return length
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Stop]:
+    """Ctrl-C and SIGTERM are counted instead of raised."""
+    stop = _Stop()
+    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def commands_folder(store: Store, study: str) -> Path:
+    """Leases of the commands that work on a study."""
+    return store.study(study) / "commands"
+
+
+@contextlib.contextmanager
+def _announced(store: Store, plan: Plan) -> Iterator[None]:
+    """plan.json, and a lease that says who works on the study (cancel reads it)."""
+    try:
+        folder = commands_folder(store, plan.study)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(store.study(plan.study) / "plan.json", plan.to_json())
+        for old in folder.glob("*.json"):
+            owner = leases.read_owner(old)
+            if owner is not None and leases.is_alive(owner) is False:
+                old.unlink(missing_ok=True)
+        lease = folder / f"{uuid.uuid4().hex[:12]}.json"
+        write_json(lease, leases.this_process().to_json())
+    except OSError as error:
+        raise StoreError(
+            f"store={store.root}: cannot be written ({error.strerror or error}); choose another "
+            "with store=DIR"
+        ) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lease.unlink(missing_ok=True)

@@ -1,0 +1,163 @@
+"""What a person sees while a study runs: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from scalesweep.launch.local import StageRun, State
+from scalesweep.records import StageRef
+from scalesweep.tracking import metric_names as names
+
+REFRESH_S = 0.5
+
+
+def last_row(file: Path) -> dict[str, Any]:
+    """The newest whole row of a metrics file; reads only its tail."""
+    try:
+        with file.open("rb") as handle:
+            size = handle.seek(0, 2)
+            handle.seek(max(0, size - 4096))
+            lines = handle.read().splitlines(keepends=True)
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        if line.endswith(b"\n"):
+            try:
+                return dict(json.loads(line))
+            except (json.JSONDecodeError, ValueError, TypeError):
+                continue
+    return {}
+
+
+def seconds_text(seconds: float) -> str:
+    """2:05, or 1:02:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def choose_progress(stream: TextIO | None = None) -> PlainProgress | LiveProgress:
+    """Live on a terminal, plain lines otherwise."""
+    stream = stream or sys.stdout
+    return LiveProgress() if stream.isatty() else PlainProgress(stream)
+
+
+@dataclass
+class PlainProgress:
+    """One line per event; fit for a log file."""
+
+    stream: TextIO
+    begin: float = field(default_factory=time.monotonic)
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def event(self, run: StageRun, what: str) -> None:
+        text = event_text(run, what)
+        print(f"{seconds_text(time.monotonic() - self.begin):>7} {text}", file=self.stream)
+        self.stream.flush()
+
+    def update(self, runs: Mapping[StageRef, StageRun]) -> None:
+        del runs
+
+
+def event_text(run: StageRun, what: str) -> str:
+    """One line about what happened to a stage."""
+    if what == "done":
+        return f"done    {run.label} in {run.wall_s:.1f} s"
+    if what in ("failed", "retry", "interrupted", "again", "left out"):
+        log = f" (log: {run.log})" if what == "failed" and run.log else ""
+        return f"{what:<7} {run.label}: {run.cause}{log}"
+    if what == "elsewhere":
+        return f"waits   {run.label}: another command is at it"
+    return f"{what:<7} {run.label}"
+
+
+@dataclass
+class LiveProgress:
+    """A table of what runs, with a bar, loss, speed and time left; events scroll above it."""
+
+    begin: float = field(default_factory=time.monotonic)
+    _live: Any = None
+    _drawn: float = 0.0
+
+    def __enter__(self) -> LiveProgress:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._live = Live(console=Console(), auto_refresh=False, transient=True)
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.__exit__(*error)
+
+    def event(self, run: StageRun, what: str) -> None:
+        if what in ("start", "elsewhere"):
+            return
+        from rich.text import Text
+
+        color = {"done": "green", "failed": "red", "retry": "yellow", "again": "yellow"}
+        line = Text(event_text(run, what), style=color.get(what, ""), overflow="ellipsis")
+        line.no_wrap = what == "done"
+        self._live.console.print(line)
+
+    def update(self, runs: Mapping[StageRef, StageRun]) -> None:
+        now = time.monotonic()
+        if now - self._drawn >= REFRESH_S:
+            self._drawn = now
+            self._live.update(self._table(runs), refresh=True)
+
+    def _table(self, runs: Mapping[StageRef, StageRun]) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 1))
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column(width=14)
+        for _ in range(4):
+            table.add_column(justify="right", no_wrap=True)
+        for run in runs.values():
+            if run.state is not State.running or run.running is None:
+                continue
+            row = last_row(run.running.attempt.metrics)
+            done, total = row.get(names.PROGRESS_DONE, 0), row.get(names.PROGRESS_TOTAL, 0)
+            table.add_row(
+                run.label,
+                ProgressBar(total=total or 1, completed=done, width=14),
+                f"{done}/{total}" if total else "starts",
+                f"loss {row[names.LOSS]:.3f}" if names.LOSS in row else "",
+                _speed(row),
+                _left(run.running.wall_s, done, total),
+            )
+        return Group(table, Text(overall_text(runs, time.monotonic() - self.begin), style="bold"))
+
+
+def _speed(row: Mapping[str, Any]) -> str:
+    speed = row.get(names.TOKENS_PER_SECOND)
+    return f"{speed / 1000:.1f}k tok/s" if speed else ""
+
+
+def _left(wall_s: float, done: int, total: int) -> str:
+    """Time left at the speed so far; start-up counts, so it is rather too long than too short."""
+    return f"-{seconds_text(wall_s * (total - done) / done)}" if done and total else ""
+
+
+def overall_text(runs: Mapping[StageRef, StageRun], wall_s: float) -> str:
+    """Counts of stages by state, and the time so far."""
+    counts = Counter(run.state for run in runs.values())
+    done = counts.pop(State.done, 0)
+    others = [f"{counts[s]} {s}" for s in State if counts[s]]
+    return f"{done}/{len(runs)} stages done, {', '.join(others)}  {seconds_text(wall_s)}"

@@ -1,0 +1,174 @@
+"""What one rank of a stage does in its own process, from fork to exit."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from scalesweep.errors import Interrupted, ScaleSweepError
+from scalesweep.records import Outcome, StageRef, Usage
+from scalesweep.rundir import AttemptDir, Store, write_json
+from scalesweep.stages import RUNNERS, StageContext, StopFlag
+
+EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 75
+USAGE_INTERVAL_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankTask:
+    """One rank of one attempt; pickled into the process that runs it."""
+
+    store: Path
+    ref: StageRef
+    attempt: int
+    inputs: dict[str, Path]
+    rank: int
+    world_size: int
+    port: int
+    started_at: float
+    """Seconds since 1970 when the attempt was claimed."""
+    runner: str | None = None
+    """Module with run(context), instead of the kind's own."""
+
+
+def error_file(attempt: AttemptDir, rank: int) -> Path:
+    return attempt.path / f"error-{rank:03d}.json"
+
+
+def rank_usage_file(attempt: AttemptDir, rank: int) -> Path:
+    return attempt.usage_file if rank == 0 else attempt.path / f"usage-{rank:03d}.json"
+
+
+def main(task: RankTask, lifeline: Connection) -> None:
+    """Run one rank; never returns.
+
+    lifeline: its other end is held by the command; when that dies, so do we, at once.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's business
+    threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
+    stop = StopFlag()
+    signal.signal(signal.SIGTERM, lambda *_: stop.event.set())
+    store = Store(task.store)
+    stage = store.stage(task.ref)
+    attempt = stage.attempt(task.attempt)
+    _redirect_output(attempt.log)
+    _set_environment(task)
+    usage = _UsageWriter(task, attempt)
+    usage.start()
+    status = EXIT_FAILED
+    try:
+        execution = attempt.execution()
+        assert execution is not None, "an attempt is claimed with its execution.json"
+        spec = stage.spec()
+        module = importlib.import_module(task.runner or RUNNERS[spec.kind])
+        module.run(
+            StageContext(
+                store=store,
+                stage=stage,
+                attempt=attempt,
+                spec=spec,
+                execution=execution,
+                inputs=task.inputs,
+                rank=task.rank,
+                world_size=task.world_size,
+                local_rank=task.rank,
+                stop_requested=stop,
+            )
+        )
+        status = EXIT_DONE
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    except BaseException as error:
+        traceback.print_exc()
+        _write_error(attempt, task.rank, error)
+    usage.write()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of libraries may hang in a normal exit; all that matters is on disk.
+    os._exit(status)
+
+
+def _die_with(lifeline: Connection) -> None:
+    try:
+        lifeline.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(EXIT_FAILED)
+
+
+def _redirect_output(log: Path) -> None:
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    logging.getLogger("scalesweep").setLevel(logging.INFO)
+
+
+def _set_environment(task: RankTask) -> None:
+    os.environ.update(
+        RANK=str(task.rank),
+        LOCAL_RANK=str(task.rank),
+        WORLD_SIZE=str(task.world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(task.port),
+    )
+
+
+def _write_error(attempt: AttemptDir, rank: int, error: BaseException) -> None:
+    expected = isinstance(error, ScaleSweepError)
+    message = str(error) if expected else f"{type(error).__name__}: {error}"
+    first = message.strip().splitlines() or [type(error).__name__]
+    record = {"type": type(error).__name__, "message": " ".join(first), "expected": expected}
+    error_file(attempt, rank).write_text(json.dumps(record), encoding="utf-8")
+
+
+class _UsageWriter(threading.Thread):
+    """Rewrites this rank's usage every few seconds, so that a kill loses little of the account."""
+
+    def __init__(self, task: RankTask, attempt: AttemptDir) -> None:
+        super().__init__(daemon=True)
+        self._task, self._attempt = task, attempt
+        self._execution = attempt.execution()
+        self._file = rank_usage_file(attempt, task.rank)
+
+    def run(self) -> None:
+        while True:
+            self.write()
+            time.sleep(USAGE_INTERVAL_S)
+
+    def write(self) -> None:
+        spent = resource.getrusage(resource.RUSAGE_SELF)
+        execution = self._execution
+        usage = Usage(
+            outcome=Outcome.running,
+            started_at=self._task.started_at,
+            wall_s=round(time.time() - self._task.started_at, 3),
+            cpu_s=round(spent.ru_utime + spent.ru_stime, 3),
+            peak_memory_bytes=spent.ru_maxrss * 1024,
+            num_devices=execution.world_size if execution else 1,
+            node_devices=execution.node_devices if execution else 1,
+            usd_per_node_hour=execution.usd_per_node_hour if execution else 0.0,
+        )
+        try:
+            write_json(self._file, usage.to_json())
+        except OSError as error:  # a full disk must not end the training by way of its accounts
+            print(f"usage not written: {error}", file=sys.stderr)
