@@ -12,6 +12,7 @@ that a cache can be deleted or damaged at any time.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 import zlib
@@ -22,6 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+log = logging.getLogger(__name__)
+
 Array = npt.NDArray[Any]
 
 _MAGIC = b"swarray1"
@@ -31,8 +34,16 @@ _ALIGNMENT = 64
 def write_arrays(path: Path, arrays: Mapping[str, Array], *, meta: Mapping[str, Any]) -> None:
     """Publish a file of arrays: written beside, flushed, renamed over what is there.
 
-    Processes that build the same cache at once each publish their own whole file.
+    Processes that build the same cache at once each publish their own whole file. Where it cannot
+    be written (a full disk, a read-only folder) that is logged, and no more: it is only a cache.
     """
+    try:
+        _publish(path, arrays, meta=meta)
+    except OSError as error:
+        log.warning("the cache %s cannot be written (%s); going on without", path, error.strerror)
+
+
+def _publish(path: Path, arrays: Mapping[str, Array], *, meta: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     entries, offset = {}, 0

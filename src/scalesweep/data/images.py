@@ -48,10 +48,8 @@ def picture_defect(path: Path) -> str | None:
                 return None
             with Image.open(path) as image:
                 image.load()
-    except FileNotFoundError:
-        return f"picture {path} is missing"
     except _UNREADABLE as error:
-        return f"picture {path} cannot be read ({_reason(error)})"
+        return _defect(path, error)
     return None
 
 
@@ -63,10 +61,13 @@ def _has_jpeg_end(path: Path) -> bool:
         return file.read().rstrip(b"\0\r\n ").endswith(_JPEG_END)
 
 
-def _reason(error: BaseException) -> str:
-    text = str(error).split("\n", 1)[0]
-    # Pillow's "cannot identify image file '<path>'" repeats the path that the message begins with.
-    return "not a picture" if text.startswith("cannot identify") else text or type(error).__name__
+def _defect(path: Path, error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"picture {path} is missing"
+    reason = str(error).split("\n", 1)[0] or type(error).__name__
+    # Pillow's "cannot identify image file '<path>'" would say the path twice.
+    reason = "not a picture" if reason.startswith("cannot identify") else reason
+    return f"picture {path} cannot be read ({reason})"
 
 
 def read_pixels(path: Path, side: int, *, item: str = "") -> Pixels:
@@ -83,11 +84,9 @@ def read_pixels(path: Path, side: int, *, item: str = "") -> Pixels:
             with Image.open(path) as image:
                 rgb = to_rgb(image)
     except _UNREADABLE as error:
-        defect = "is missing" if isinstance(error, FileNotFoundError) else _reason(error)
         of_item = f"{item}: " if item else ""
         raise DataError(
-            f"{of_item}picture {path} cannot be read ({defect}); restore the file or take the "
-            "item out of its JSON file"
+            f"{of_item}{_defect(path, error)}; restore the file or take the item out of its file"
         ) from error
     return resize_and_crop(rgb, side)
 
