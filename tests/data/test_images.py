@@ -90,7 +90,7 @@ def test_a_damaged_picture_is_found(
     defect = picture_defect(file)
 
     assert defect is not None
-    assert defect.startswith(f"picture {file} cannot be read (")
+    assert defect.startswith("cannot be read (")
     assert reason in defect
 
 
@@ -114,4 +114,4 @@ def test_reading_a_missing_or_damaged_picture_names_the_item(tmp_path: Path) -> 
         read_pixels(tmp_path / "gone.png", 32, item="item 7")
     with pytest.raises(DataError, match=r"item 8: picture .*cut\.jpg cannot be read \(.*truncated"):
         read_pixels(tmp_path / "cut.jpg", 32, item="item 8")
-    assert picture_defect(tmp_path / "gone.png") == f"picture {tmp_path / 'gone.png'} is missing"
+    assert picture_defect(tmp_path / "gone.png") == "is missing"

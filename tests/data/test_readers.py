@@ -173,10 +173,12 @@ def test_stop_names_the_first_and_counts_the_others() -> None:
     broken = [BrokenItem(3, "x", "answer 1 is empty"), BrokenItem(5, "", "has no id")]
 
     with pytest.raises(DataError) as caught:
-        raise_or_list(broken, path=Path("f.json"), num_items=9, on_broken_item="stop")
+        raise_or_list(
+            broken, path=Path("/x/f.json"), name="d/f.json", num_items=9, on_broken_item="stop"
+        )
 
     assert str(caught.value) == (
-        "f.json, item 3 (id 'x'): answer 1 is empty; 1 more of 9 items are broken. "
+        "/x/f.json, item 3 (id 'x'): answer 1 is empty; 1 more of 9 items are broken. "
         "Mend the file, or set on_broken_item to skip to leave broken items out"
     )
 
@@ -184,8 +186,12 @@ def test_stop_names_the_first_and_counts_the_others() -> None:
 def test_skip_lists_every_broken_item_and_keeps_at_least_one_good() -> None:
     broken = [BrokenItem(3, "x", "answer 1 is empty"), BrokenItem(5, "", "has no id")]
 
-    lines = raise_or_list(broken, path=Path("f.json"), num_items=9, on_broken_item="skip")
+    lines = raise_or_list(
+        broken, path=Path("/x/f.json"), name="d/f.json", num_items=9, on_broken_item="skip"
+    )
 
-    assert lines == ["f.json, item 3 (id 'x'): answer 1 is empty", "f.json, item 5: has no id"]
+    assert lines == ["d/f.json, item 3 (id 'x'): answer 1 is empty", "d/f.json, item 5: has no id"]
     with pytest.raises(DataError, match="all 2 items are broken; the first is item 3"):
-        raise_or_list(broken, path=Path("f.json"), num_items=2, on_broken_item="skip")
+        raise_or_list(
+            broken, path=Path("f.json"), name="d/f.json", num_items=2, on_broken_item="skip"
+        )

@@ -33,7 +33,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBo
 
 
 def picture_defect(path: Path) -> str | None:
-    """What is wrong with a picture file, or None. Reads headers and checksums, not every pixel.
+    """What is wrong with a picture file ("is missing"), or None; not every pixel is read.
 
     A truncated download is found: PNG chunks carry checksums, a JPEG that does not end with its
     end mark is decoded whole to decide, and so are other formats.
@@ -49,7 +49,7 @@ def picture_defect(path: Path) -> str | None:
             with Image.open(path) as image:
                 image.load()
     except _UNREADABLE as error:
-        return _defect(path, error)
+        return _defect(error)
     return None
 
 
@@ -61,13 +61,13 @@ def _has_jpeg_end(path: Path) -> bool:
         return file.read().rstrip(b"\0\r\n ").endswith(_JPEG_END)
 
 
-def _defect(path: Path, error: BaseException) -> str:
+def _defect(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"picture {path} is missing"
+        return "is missing"
     reason = str(error).split("\n", 1)[0] or type(error).__name__
-    # Pillow's "cannot identify image file '<path>'" would say the path twice.
+    # Pillow's "cannot identify image file '<path>'" would say the path again.
     reason = "not a picture" if reason.startswith("cannot identify") else reason
-    return f"picture {path} cannot be read ({reason})"
+    return f"cannot be read ({reason})"
 
 
 def read_pixels(path: Path, side: int, *, item: str = "") -> Pixels:
@@ -86,7 +86,8 @@ def read_pixels(path: Path, side: int, *, item: str = "") -> Pixels:
     except _UNREADABLE as error:
         of_item = f"{item}: " if item else ""
         raise DataError(
-            f"{of_item}{_defect(path, error)}; restore the file or take the item out of its file"
+            f"{of_item}picture {path} {_defect(error)}; restore the file or take the item out of "
+            "its file"
         ) from error
     return resize_and_crop(rgb, side)
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -41,11 +41,22 @@ _NO_TOKENS = EncodedText(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint8
 class SourceFile:
     """What an index is made of."""
 
-    path: Path
-    image_folder: Path
+    root: Path
+    """Folder of the data set."""
+    file: str
+    """The JSON file below root."""
+    picture_folder: str
+    """Folder below root that "image" fields are relative to; "" is root itself."""
     max_items: int | None
     template: str | None
     """None: no tokens, only pictures and captions (the tower's training)."""
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.file
+
+    def picture(self, name: str) -> Path:
+        return self.root / self.picture_folder / name
 
 
 class Texts:
@@ -107,7 +118,7 @@ class SourceIndex:
         return self.token_ids[inside], self.token_kinds[inside]
 
     def picture(self, picture_row: int) -> Path:
-        return self.source.image_folder / self.pictures[picture_row]
+        return self.source.picture(self.pictures[picture_row])
 
     def describe(self, row: int) -> str:
         """Names an item in messages."""
@@ -143,8 +154,8 @@ def _key(source: SourceFile, encoder: TextEncoder | None) -> str:
     parts = [
         _VERSION,
         content,
-        str(source.path.absolute()),  # messages of broken items name it
-        str(source.image_folder.absolute()),
+        str(source.root.absolute()),
+        source.picture_folder,
         source.max_items,
         source.template,
         encoder.fingerprint if encoder else None,
@@ -174,9 +185,8 @@ def _build(source: SourceFile, encoder: TextEncoder | None) -> SourceIndex:
     if source.template in (None, "plain", "mini_caption"):
         conversations = _sift(conversations, _not_a_caption(conversations), broken)
     pictures = sorted({c.image for c in conversations if c.image is not None})
-    paths = [source.image_folder / name for name in pictures]
-    stamps = picture_stamps(paths)
-    conversations = _sift(conversations, _damaged(conversations, pictures, paths), broken)
+    stamps = picture_stamps([source.picture(name) for name in pictures])
+    conversations = _sift(conversations, _damaged(conversations, pictures, source), broken)
     encoded = [_NO_TOKENS] * len(conversations)
     if encoder is not None and source.template is not None:
         results = list(_encode(conversations, source.template, encoder))
@@ -230,11 +240,16 @@ def _not_a_caption(conversations: Sequence[Conversation]) -> list[str | None]:
 
 
 def _damaged(
-    conversations: Sequence[Conversation], pictures: Sequence[str], paths: Sequence[Path]
+    conversations: Sequence[Conversation], pictures: Sequence[str], source: SourceFile
 ) -> list[str | None]:
     # Threads: on a network file system each file is a wait, and Pillow lets go of the lock.
     with ThreadPoolExecutor(max_workers=8) as pool:
-        defects = dict(zip(pictures, pool.map(picture_defect, paths), strict=True))
+        found = list(pool.map(picture_defect, [source.picture(name) for name in pictures]))
+    # Named below root, so that a list of skipped items is the same wherever the data lies.
+    defects = {
+        name: f"picture {PurePosixPath(source.picture_folder, name)} {defect}" if defect else None
+        for name, defect in zip(pictures, found, strict=True)
+    }
     return [None if c.image is None else defects[c.image] for c in conversations]
 
 

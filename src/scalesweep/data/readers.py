@@ -127,9 +127,11 @@ def read_json_file(path: Path) -> Any:
 
 
 def raise_or_list(
-    broken: Sequence[BrokenItem], *, path: Path, num_items: int, on_broken_item: str
+    broken: Sequence[BrokenItem], *, path: Path, name: str, num_items: int, on_broken_item: str
 ) -> list[str]:
-    """One line per skipped item; with on_broken_item "stop" there must be none.
+    """One line per skipped item, with the file's name; with "stop" there must be none.
+
+    name: the file as it is called wherever it lies ("mini_train/instruct.json").
 
     Raises:
         DataError: names the first broken item and how many more there are; or nothing is left.
@@ -143,7 +145,7 @@ def raise_or_list(
         )
     if len(broken) == num_items:
         raise DataError(f"{path}: all {num_items} items are broken; the first is {broken[0]}")
-    return [f"{path}, {item}" for item in broken]
+    return [f"{name}, {item}" for item in broken]
 
 
 def _conversation(position: int, item: Any) -> Conversation:

@@ -21,6 +21,9 @@ from scalesweep.specs import DataSourceSpec, Method, TrainingSpec
 
 log = logging.getLogger(__name__)
 
+_MOST_LOGGED = 20
+"""Skipped items named in the log; TrainingSet.skipped names them all."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
@@ -152,8 +155,10 @@ def load_training_set(
         part, lines = _load_part(spec, source, roots, encoder, weights=weights, cache=cache)
         parts.append(part)
         skipped += lines
-    for line in skipped:
+    for line in skipped[:_MOST_LOGGED]:
         log.warning("skipped: %s", line)
+    if len(skipped) > _MOST_LOGGED:
+        log.warning("skipped: %d more broken items", len(skipped) - _MOST_LOGGED)
     training_set = TrainingSet(
         parts,
         weights=weights,
@@ -188,8 +193,9 @@ def _load_part(
         raise DataError(f"data set {source.dataset!r} has no folder here; give its root")
     root = roots[source.dataset]
     file = SourceFile(
-        path=root / source.file,
-        image_folder=root / source.image_folder,
+        root=root,
+        file=source.file,
+        picture_folder=source.image_folder,
         max_items=source.max_items,
         template=layout(spec),
     )
@@ -199,6 +205,7 @@ def _load_part(
     skipped = raise_or_list(
         sorted([*index.broken, *unfit.values()], key=lambda item: item.position),
         path=file.path,
+        name=f"{source.dataset}/{source.file}",
         num_items=index.num_items,
         on_broken_item=spec.on_broken_item,
     )
