@@ -16,7 +16,7 @@ HEAVY = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes", "wandb", 
 LEAVES = {"errors", "records", "rundir", "specs", "units", "__init__"}
 ALLOWED: dict[str, set[str]] = {
     "config": set(),
-    "models": {"config"},
+    "models": {"config", "data"},
     "plan": {"config", "models"},
     "data": {"tracking", "stages"},
     "launch": {"plan", "stages", "tracking"},

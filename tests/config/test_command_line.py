@@ -72,7 +72,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "status of a setting": ("status model=33b", ("model=33b",)),
     "unknown format": ("report --format pdf", ("--format", "html")),
     "format without value": ("report --format", ("--format",)),
-    "unknown study": ("report nowhere", ("nowhere",)),
+    "unknown study": ("report nowhere", ("no study in the store",)),
 }
 
 
