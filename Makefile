@@ -46,7 +46,7 @@ bench: $(STAMP)  ## measure speed, start-up and memory (prints ratios; minutes)
 
 miniature: $(STAMP)  ## make the shipped miniature towers and bases anew (about half an hour)
 	$(BIN)/python -m scalesweep -m +sweep=miniature store=$(STORE)-miniature tracking=none
-	$(BIN)/python -m scalesweep.models.ship_miniature $(STORE)-miniature
+	$(BIN)/python -m scalesweep.miniature.ship $(STORE)-miniature
 
 seeds: $(STAMP)  ## measure the spread between seeds anew and ship its record (about a quarter of an hour)
 	$(BIN)/python -m scalesweep -m +sweep=quickstart_seeds store=$(STORE) tracking=none
