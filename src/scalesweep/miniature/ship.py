@@ -49,7 +49,7 @@ def ship(store: Store, folder: Path) -> dict[str, Any]:
     folders["tokenizer"] = {"identity": f"sha256:{folder_digest(folder / 'tokenizer')}"}
     manifest = {
         "schema": SCHEMA,
-        "command": plan.command,
+        "command": "make miniature",
         "versions": {name: version(name) for name in PACKAGES},
         "folders": folders,
     }
