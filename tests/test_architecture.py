@@ -60,7 +60,7 @@ def test_a_login_node_command_imports_no_gpu_stack(name: str, small_study: Path)
     assert result.stderr.strip().splitlines()[-1] == "0", result.stderr
 
 
-@pytest.fixture()
+@pytest.fixture
 def small_study(tmp_path: Path) -> Path:
     """A store with one planned study in which nothing ran."""
     from scalesweep.plan.build import CellRequest, build_plan

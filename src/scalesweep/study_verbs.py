@@ -6,10 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from scalesweep.errors import ConfigError
-from scalesweep.report.command import Format, load_plan, record_seeds
+from scalesweep.report.command import load_plan, record_seeds
 from scalesweep.report.command import report as report_text
-from scalesweep.rundir import Store, write_atomic
+from scalesweep.rundir import Store
 
 
 def status(root: Path, study: str | None, *, as_json: bool) -> int:
@@ -38,24 +37,20 @@ def report(
     Raises:
         ConfigError: no such format or study, or output where there is none to write.
     """
-    if format_ not in set(Format):
-        raise ConfigError(f"--format={format_}: no such format; choose {', '.join(Format)}")
     store = Store(root)
     if seed_record is not None:
         name = load_plan(store, study).study
         print(record_seeds(store, name, Path(seed_record)))
         return 0
-    width = terminal_width()
-    color = sys.stdout.isatty()
-    text = report_text(store, study, format=format_, width=width, color=color and output is None)
-    if output is not None:
-        try:
-            write_atomic(Path(output), text)
-        except OSError as error:
-            raise ConfigError(f"--output={output}: cannot be written ({error.strerror})") from error
-        print(output)
-    else:
-        print(text, end="" if text.endswith("\n") else "\n")
+    text = report_text(
+        store,
+        study,
+        format=format_,
+        output=None if output is None else Path(output),
+        width=terminal_width(),
+        color=sys.stdout.isatty() and output is None,
+    )
+    print(text, end="" if text.endswith("\n") else "\n")
     return 0
 
 

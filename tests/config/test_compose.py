@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from tests.config.composing import composed
 
 from scalesweep.config.sweep import expand, load_sweep, sweep_names
+from tests.config.composing import composed
 
 PROBE = """
 import json, sys

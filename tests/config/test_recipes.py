@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from tests.config.composing import cell
 
 from scalesweep.config.paths import conf_dir
+from tests.config.composing import cell
 
 MODELS = ("7b", "13b", "33b", "65b", "70b", "mini_xs", "mini_s", "mini_m")
 TUNING = ("full", "lora", "qlora")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.data.official_files import item, write_items
 
 from scalesweep import stages
 from scalesweep.data.stage import dataset_root, run
@@ -18,6 +17,7 @@ from scalesweep.records import Execution, StageKind, StageSpec
 from scalesweep.rundir import Store, output_files
 from scalesweep.specs import DataSpec
 from scalesweep.stages import StageContext
+from tests.data.official_files import item, write_items
 
 PICTURES = {"seed": 300, "num_pictures": 5, "num_text": 2, "turns": 4, "density": "sparse"}
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.data.official_files import training_spec
 
 from scalesweep.data.images import picture_defect
 from scalesweep.data.miniature import check_parameters, generate, num_units
@@ -17,6 +16,7 @@ from scalesweep.data.tokenizer import miniature_tokenizer
 from scalesweep.errors import DataError, Interrupted
 from scalesweep.rundir import output_files
 from scalesweep.specs import Method
+from tests.data.official_files import training_spec
 
 PICTURES = {"seed": 300, "num_pictures": 12, "num_text": 5, "turns": 4, "density": "sparse"}
 QUESTIONS = {"seed": 320, "num_questions": 6, "text_seed": 901, "num_text_questions": 4}

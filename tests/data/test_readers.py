@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.data.official_files import item, write_items
 
 from scalesweep.data.readers import BrokenItem, raise_or_list, read_conversations
 from scalesweep.errors import DataError
+from tests.data.official_files import item, write_items
 
 GOOD = item("<image>\nWhat is it?", "A cup.", image="a.png")
 

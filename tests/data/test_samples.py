@@ -12,13 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.data.official_files import (
-    item,
-    llama_like_tokenizer,
-    training_spec,
-    write_items,
-    write_picture,
-)
 
 from scalesweep.data import index as index_module
 from scalesweep.data.images import picture_defect, read_pixels
@@ -27,6 +20,13 @@ from scalesweep.data.samples import TrainingSet, load_training_set
 from scalesweep.data.tokenizer import miniature_tokenizer
 from scalesweep.errors import DataError
 from scalesweep.specs import Method, TrainingSpec
+from tests.data.official_files import (
+    item,
+    llama_like_tokenizer,
+    training_spec,
+    write_items,
+    write_picture,
+)
 
 TURNS = ("what color is the circle ?", "red", "where is the circle ?", "top left")
 WORDS = "USER: what color is the circle ? ASSISTANT: red </s> USER: where is the circle ? "

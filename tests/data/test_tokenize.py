@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data.official_files import llama_like_tokenizer
 from tokenizers import processors
 
 from scalesweep.data.templates import Segment, render
@@ -22,6 +21,7 @@ from scalesweep.data.tokenize import (
 )
 from scalesweep.data.tokenizer import miniature_tokenizer
 from scalesweep.errors import DataError
+from tests.data.official_files import llama_like_tokenizer
 
 
 def encoded(

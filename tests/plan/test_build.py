@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from tests.config.composing import cell
 
 from scalesweep.config.sweep import expand, load_sweep
 from scalesweep.plan.build import CellRequest, build_plan
 from scalesweep.plan.graph import Cell, Plan
+from tests.config.composing import cell
 
 
 def plan_of(*cells: Sequence[str]) -> Plan:

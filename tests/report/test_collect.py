@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.report.synthetic import Point, SyntheticStudy, add_attempt, build_study, publish
 
 from scalesweep.records import Outcome, StageKind, Usage
 from scalesweep.report.collect import StudyResults, collect
 from scalesweep.report.stage_results import StageState, loss_curve, metric_rows
 from scalesweep.rundir import read_json, write_json
+from tests.report.synthetic import Point, SyntheticStudy, add_attempt, build_study, publish
 
 TWO = (Point(score=0.5), Point(score=0.75, pixels=48))
 

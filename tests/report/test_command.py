@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.report.synthetic import Point, build_study
 
 from scalesweep.errors import ConfigError, StoreError
 from scalesweep.report.command import Format, report
 from scalesweep.rundir import Store
+from tests.report.synthetic import Point, build_study
 
 POINTS = [Point(score=0.5), Point(score=0.6, pixels=48)]
 
@@ -36,6 +36,25 @@ def test_html_is_written_beside_the_plan(tmp_path: Path) -> None:
     assert path == tmp_path / "studies" / "quickstart" / "report.html"
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert sorted(p.name for p in path.parent.iterdir()) == ["plan.json", "report.html"]
+
+
+@pytest.mark.parametrize("format", list(Format))
+def test_output_takes_every_format(tmp_path: Path, format: Format) -> None:
+    study = build_study(tmp_path / "store", POINTS, num_questions=40)
+    path = tmp_path / "made"
+
+    said = report(study.store, "quickstart", format=str(format), output=path)
+
+    assert said == str(path)
+    assert len(path.read_text(encoding="utf-8")) > 1000
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE") == (format is Format.html)
+
+
+def test_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    study = build_study(tmp_path, POINTS, num_questions=40)
+
+    with pytest.raises(ConfigError, match=r"--output=.*none/file: cannot be written"):
+        report(study.store, None, format="md", output=tmp_path / "none" / "file")
 
 
 def test_without_a_name_the_study_launched_last_is_reported(tmp_path: Path) -> None:

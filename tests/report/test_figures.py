@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.report.synthetic import QUICKSTART, build_study
 
 from scalesweep.report.collect import collect
 from scalesweep.report.figures.cost_score import cost_score_figure
@@ -25,6 +24,7 @@ from scalesweep.report.figures.svg import (
 from scalesweep.report.figures.timeline import Span, attempt_spans, lanes, without_pauses
 from scalesweep.report.stage_results import LossPoint
 from scalesweep.report.study_report import StudyReport, build_report
+from tests.report.synthetic import QUICKSTART, build_study
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from tests.report.synthetic import QUICKSTART, Point, build_study
-from tests.report.test_verdicts import RECORD
 
 from scalesweep.report.collect import collect
 from scalesweep.report.html import render_html
 from scalesweep.report.markup import Markup, tag
 from scalesweep.report.study_report import StudyReport, build_report
+from tests.report.synthetic import QUICKSTART, Point, build_study
+from tests.report.test_verdicts import RECORD
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_verdicts_are_told_by_more_than_colour(page: str) -> None:
 
     said = {"".join(chip.itertext()) for chip in chips}
 
-    assert said <= {"✓shown", "≈not shown here", "✕contrary to the paper here", "?cannot be judged"}
+    assert said <= {"✓shown", "≈not shown here", "✕contrary to the paper here"}
     assert "✓shown" in said
 
 
@@ -134,7 +134,7 @@ def test_an_unfinished_study_says_what_is_missing(tmp_path: Path) -> None:
 
     assert "Not finished: 1 of 2 cells done, 1 failed." in page
     assert "loss is NaN at step 41" in page
-    assert "cannot be judged" in page
+    assert "Cannot be judged:" in page
 
 
 def test_a_study_that_has_not_begun_is_a_page_too(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from tests.report.synthetic import QUICKSTART, Point, build_study
-
 from scalesweep.plan.graph import Cell
 from scalesweep.report.labels import (
     setting_key,
@@ -15,6 +13,7 @@ from scalesweep.report.labels import (
     usual_values,
     value_at,
 )
+from tests.report.synthetic import QUICKSTART, Point, build_study
 
 
 def cells_of(tmp_path: Path, *points: Point) -> tuple[Cell, ...]:

@@ -13,8 +13,6 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.report.synthetic import QUICKSTART, Point, build_study
-from tests.report.test_verdicts import RECORD
 
 from scalesweep.report.collect import collect
 from scalesweep.report.render_csv import render_csv
@@ -23,6 +21,8 @@ from scalesweep.report.render_markdown import render_markdown
 from scalesweep.report.render_terminal import render_terminal
 from scalesweep.report.study_report import StudyReport, build_report
 from scalesweep.report.summary import answer, progress
+from tests.report.synthetic import QUICKSTART, Point, build_study
+from tests.report.test_verdicts import RECORD
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -133,6 +133,25 @@ def test_answer_of_a_single_setting(tmp_path: Path) -> None:
     said = answer(build_report(collect(study.store, study.plan), None))
 
     assert said.endswith("there is no other setting to compare it with.")
+
+
+def test_a_study_that_ends_before_scoring_says_so(tmp_path: Path) -> None:
+    study = build_study(tmp_path, [Point(score=0.5)], num_questions=40)
+    cell = study.plan.cells[0]
+    kept = {role: ref for role, ref in cell.stages.items() if ref.kind in ("data", "align")}
+    plan = dataclasses.replace(study.plan, cells=(dataclasses.replace(cell, stages=kept),))
+
+    report = build_report(collect(study.store, plan), None)
+
+    assert answer(report) == "This study ends before its checkpoints are scored."
+    assert "missing" not in render_terminal(report)
+
+
+def test_versions_are_those_recorded(whole: StudyReport) -> None:
+    data = json.loads(render_json(whole))
+
+    assert data["versions"] == {"torch": ["2.13.0"]}
+    assert data["versions_recorded"] is True
 
 
 def test_progress_counts_states(unfinished: StudyReport, whole: StudyReport) -> None:

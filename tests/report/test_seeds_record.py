@@ -6,13 +6,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from tests.report.synthetic import Point, build_study
 
 from scalesweep.errors import ConfigError, StoreError
 from scalesweep.report.collect import StudyResults, collect
 from scalesweep.report.command import record_seeds
 from scalesweep.report.seeds_record import SHIPPED, load_seed_record, write_seed_record
 from scalesweep.report.study_report import build_report
+from tests.report.synthetic import Point, build_study
 
 SEEDS = [
     Point(score=score, text=0.9, pixels=pixels, seed=seed)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tests.report.synthetic import QUICKSTART, Point, build_study
 
 from scalesweep.report.collect import collect
 from scalesweep.report.findings import FINDINGS, MARGIN, Finding, Kind, Measure, Side
@@ -15,6 +14,7 @@ from scalesweep.report.seeds_record import RecordedSpread, SeedsRecord
 from scalesweep.report.statistics import Spread
 from scalesweep.report.study_report import StudyReport, build_report
 from scalesweep.report.verdicts import Judged, Verdict
+from tests.report.synthetic import QUICKSTART, Point, build_study
 
 RECORD = SeedsRecord(
     study="quickstart_seeds",
@@ -123,8 +123,10 @@ def test_verdict_follows_the_scores(
 
 @pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.id)
 def test_a_missing_cell_cannot_be_judged(tmp_path: Path, finding: Finding) -> None:
-    point = point_of(finding.sides[0])
-    study = build_study(tmp_path, [dataclasses.replace(point, state="missing")], num_questions=40)
+    points = {point_of(side).name: point_of(side) for side in finding.sides}
+    first = point_of(finding.sides[0])
+    points[first.name] = dataclasses.replace(first, state="missing")
+    study = build_study(tmp_path, list(points.values()), num_questions=40)
 
     judged = verdict(build_report(collect(study.store, study.plan), None), finding)
 
@@ -263,3 +265,9 @@ def test_a_study_of_other_models_has_no_findings(tmp_path: Path) -> None:
     report = build_report(collect(study.store, study.plan), None)
 
     assert report.findings == ()
+
+
+def test_a_study_with_the_cells_of_no_finding_has_none(tmp_path: Path) -> None:
+    study = build_study(tmp_path, [Point(score=0.7)], num_questions=40)
+
+    assert build_report(collect(study.store, study.plan), None).findings == ()

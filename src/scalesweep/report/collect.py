@@ -82,6 +82,11 @@ class CellResult:
     def config(self) -> Mapping[str, Any]:
         return self.cell.config
 
+    def score(self, benchmark: str) -> float | None:
+        """Of the tuned checkpoint; None until it is judged."""
+        found = self.scores.get(benchmark)
+        return found.score if found is not None else None
+
     @property
     def is_blind(self) -> bool:
         return bool(value_at(self.cell.config, "resolution.blind"))
@@ -112,7 +117,7 @@ class StudyResults:
     """Of all stages of the study."""
     prices: tuple[Price, ...]
     versions: Mapping[str, tuple[str, ...]]
-    """Package -> versions that attempts recorded."""
+    """Package -> versions that attempts recorded; empty where none did."""
     other_studies: Mapping[str, int]
     """Other study of the store -> number of this study's stages it also contains."""
     warnings: tuple[str, ...]

@@ -26,26 +26,36 @@ def report(
     study: str | None,
     *,
     format: str = "terminal",
+    output: Path | None = None,
     width: int = 80,
     color: bool = False,
     record: Path = SHIPPED,
 ) -> str:
-    """The report of a study; for html, the path of the page that was written.
+    """The report of a study as text; where a file was written, its path.
 
     study: None takes the one that was launched last.
+    output: file to write; None returns the text, but html goes to
+        <store>/studies/<name>/report.html.
     width, color: of the terminal.
     record: file of the spread between seeds.
 
     Raises:
-        ConfigError: no such format, no such study, or no study at all.
+        ConfigError: no such format, no such study, no study at all, or output cannot be written.
         StoreError: the study's plan cannot be read.
     """
     if format not in set(Format):
         raise ConfigError(f"--format={format}: no such format; choose {', '.join(Format)}")
     made = study_report(store, study, record=record)
-    if format == Format.html:
+    if output is None and format == Format.html:
         return str(write_page(store, made))
-    return _render(made, Format(format), width=width, color=color)
+    text = _render(made, Format(format), width=width, color=color)
+    if output is None:
+        return text
+    try:
+        write_atomic(output, text)
+    except OSError as error:
+        raise ConfigError(f"--output={output}: cannot be written ({error.strerror})") from error
+    return str(output)
 
 
 def study_report(store: Store, study: str | None, *, record: Path = SHIPPED) -> StudyReport:
@@ -83,10 +93,8 @@ def load_plan(store: Store, study: str | None) -> Plan:
 
 def write_page(store: Store, made: StudyReport) -> Path:
     """Writes <store>/studies/<name>/report.html, whole or not at all; its path."""
-    from scalesweep.report.html import render_html
-
     path = store.study(made.results.plan.study) / "report.html"
-    write_atomic(path, render_html(made))
+    write_atomic(path, _render(made, Format.html, width=80, color=False))
     return path
 
 
@@ -114,6 +122,10 @@ def _render(made: StudyReport, format: Format, *, width: int, color: bool) -> st
         from scalesweep.report.render_csv import render_csv
 
         return render_csv(made)
+    if format is Format.html:
+        from scalesweep.report.html import render_html
+
+        return render_html(made)
     if format is Format.json:
         from scalesweep.report.render_json import render_json
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import scalesweep
 from scalesweep.report import formatting as fmt
 from scalesweep.report import summary
 from scalesweep.report.figures.cost_score import cost_score_figure, tone
@@ -31,6 +29,7 @@ from scalesweep.report.tables import (
     unfinished_table,
 )
 from scalesweep.report.verdicts import Judged, Verdict
+from scalesweep.report.versions import known_versions
 
 _HERE = Path(__file__).parent
 
@@ -222,16 +221,23 @@ _SIGNS = {
     Verdict.shown: "✓",
     Verdict.not_shown: "≈",
     Verdict.contrary: "✕",
-    Verdict.cannot_judge: "?",
 }
 
 
 def _findings(report: StudyReport) -> Markup | None:
     if not report.findings:
         return None
+    judged = [f for f in report.findings if f.verdict is not Verdict.cannot_judge]
+    unjudged = [f for f in report.findings if f.verdict is Verdict.cannot_judge]
     return _section(
         "The paper's findings, here",
-        tag("div", map(_finding, report.findings), class_="findings"),
+        tag("div", map(_finding, judged), class_="findings"),
+        [
+            tag("p", "Cannot be judged:", class_="lead below"),
+            _notes([f"{f.finding.claim} ({f.reason})" for f in unjudged]),
+        ]
+        if unjudged
+        else None,
         lead=summary.findings_summary(report)
         + " Shaded is where the 95 % interval has to lie for a finding to show.",
     )
@@ -340,14 +346,13 @@ def _method(report: StudyReport) -> Markup:
 
 def _provenance(report: StudyReport) -> Markup:
     results = report.results
-    versions = [f"scalesweep {scalesweep.__version__}", f"Python {platform.python_version()}"]
-    versions += [f"{name} {', '.join(found)}" for name, found in results.versions.items()]
+    versions = ", ".join(f"{name} {' '.join(v)}" for name, v in known_versions(results).items())
     rows: list[tuple[str, Child]] = [("study", results.plan.study)]
     if results.plan.command:
         rows.append(("command", tag("code", fmt.public(results.plan.command))))
     if ran := _ran(report):
         rows.append(("ran", ran))
-    rows.append(("versions", ", ".join(versions)))
+    rows.append(("versions" if results.versions else "installed now", versions))
     rows.append(("paper", "Lu et al., An Empirical Study of Scaling Instruct-Tuned Large "
                  "Multimodal Models, arXiv 2309.09958"))  # fmt: skip
     return tag(

@@ -15,6 +15,7 @@ from scalesweep.report.settings import Setting
 from scalesweep.report.stage_results import StageResult
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.verdicts import Judged
+from scalesweep.report.versions import known_versions
 
 
 def render_json(report: StudyReport) -> str:
@@ -60,7 +61,8 @@ def report_json(report: StudyReport) -> dict[str, Any]:
             ],
         },
         "stages": [_stage(stage) for stage in results.stages.values()],
-        "versions": {package: list(found) for package, found in results.versions.items()},
+        "versions": known_versions(results),
+        "versions_recorded": bool(results.versions),
         "notes": [fmt.public(note) for note in results.plan.notes],
         "warnings": [fmt.public(warning) for warning in results.warnings],
     }

@@ -132,8 +132,14 @@ def _print_findings(console: Console, report: StudyReport) -> None:
     console.print()
     console.print(Text("The paper's findings, here", style="bold"))
     for judged in report.findings:
-        console.print(_claim(judged))
-        console.print(Padding(_numbers(judged), (0, 0, 0, 7)))
+        if judged.verdict is not Verdict.cannot_judge:
+            console.print(_claim(judged))
+            console.print(Padding(_numbers(judged), (0, 0, 0, 7)))
+    if unjudged := [f for f in report.findings if f.verdict is Verdict.cannot_judge]:
+        console.print(Text("Cannot be judged:", style=_VERDICT_STYLES[Verdict.cannot_judge]))
+        for judged in unjudged:
+            text = f"{judged.finding.claim} ({judged.reason})"
+            console.print(Padding(Text(text, style="dim"), (0, 0, 0, 7)))
     console.print()
     _print_notes(console, summary.method_notes(report)[1:])
 

@@ -16,6 +16,7 @@ from scalesweep.records import SCHEMA, check_schema
 from scalesweep.report.collect import StudyResults
 from scalesweep.report.settings import own_spread, settings_of
 from scalesweep.report.statistics import Spread
+from scalesweep.report.versions import known_versions
 from scalesweep.rundir import read_json, write_json
 
 SHIPPED = Path(__file__).with_name("seeds_record.json")
@@ -145,7 +146,7 @@ def seed_record(results: StudyResults, *, command: str) -> SeedsRecord:
     return SeedsRecord(
         study=study,
         command=command,
-        versions={package: list(found) for package, found in results.versions.items()},
+        versions=known_versions(results),
         benchmarks=spreads,
         settings=tuple(
             RecordedSetting(

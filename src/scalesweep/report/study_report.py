@@ -23,7 +23,7 @@ class StudyReport:
     spreads: Mapping[str, KnownSpread]
     """Benchmark -> spread between seeds."""
     findings: tuple[Judged, ...]
-    """Empty where no cell is of the miniature, for which they are declared."""
+    """Empty where the study has the cells of none of them."""
     front: tuple[Setting, ...]
     """Settings on the Pareto front of standalone cost and score, by rising cost."""
 
@@ -77,7 +77,7 @@ def build_report(results: StudyResults, record: SeedsRecord | None) -> StudyRepo
         results=results,
         settings=settings,
         spreads=spreads,
-        findings=findings if _is_miniature(settings) else (),
+        findings=findings if _can_judge(settings) else (),
         front=(),
     )
     comparable = comparable_settings(report)
@@ -97,8 +97,12 @@ def comparable_settings(report: StudyReport) -> list[Setting]:
     ]
 
 
-def _is_miniature(settings: tuple[Setting, ...]) -> bool:
-    return any(side.selects(s.config) for f in FINDINGS for side in f.sides for s in settings)
+def _can_judge(settings: tuple[Setting, ...]) -> bool:
+    """The study scores, and has all sides of one finding at least."""
+    return any("judge" in cell.cell.stages for s in settings for cell in s.cells) and any(
+        all(any(side.selects(s.config) for s in settings) for side in finding.sides)
+        for finding in FINDINGS
+    )
 
 
 def _same_but_blind(one: Setting, other: Setting) -> bool:

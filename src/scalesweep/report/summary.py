@@ -33,6 +33,8 @@ def answer(report: StudyReport) -> str:
     """One sentence: the best setting, and the cheapest that cannot be told apart from it."""
     settings = comparable_settings(report)
     if not settings:
+        if not any("judge" in cell.cell.stages for cell in report.results.cells):
+            return "This study ends before its checkpoints are scored."
         return "No setting is finished and scored yet."
     best = max(settings, key=lambda s: (s.score(report.primary) or 0.0, -report.cost(s)))
     score = fmt.score_with_error(best.score(report.primary), report.standard_error(best))

@@ -102,10 +102,9 @@ def score_entry(report: StudyReport, setting: Setting, benchmark: str) -> Entry:
     """Score ± standard error, or what became of the cell."""
     value = setting.score(benchmark)
     if value is None:
-        state = next(
-            (cell.state for cell in setting.cells if cell.state is not StageState.done),
-            StageState.missing,
-        )
+        state = next((c.state for c in setting.cells if c.state is not StageState.done), None)
+        if state is None:  # done, and this benchmark was not asked
+            return Entry(text=fmt.NOTHING, sort=-1.0, tone="faint")
         cause = fmt.public(setting.cells[0].cause)
         return Entry(text=str(state), sort=-1.0, hint=cause, tone="faint")
     seeds = " ".join(f"{cell.scores[benchmark].score:.3f}" for cell in setting.scored(benchmark))
