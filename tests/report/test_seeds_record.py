@@ -9,7 +9,7 @@ import pytest
 
 from scalesweep.errors import ConfigError, StoreError
 from scalesweep.report.collect import StudyResults, collect
-from scalesweep.report.command import record_seeds
+from scalesweep.report.command import record_seeds, without_store
 from scalesweep.report.seeds_record import SHIPPED, load_seed_record, write_seed_record
 from scalesweep.report.study_report import build_report
 from tests.report.synthetic import Point, build_study
@@ -95,4 +95,11 @@ def test_the_verb_says_what_it_recorded(tmp_path: Path) -> None:
     assert "mini_vqa 0.0255 (4 df)" in said
     record = load_seed_record(path)
     assert record is not None
-    assert record.command == study.plan.command
+    assert record.command == without_store(study.plan.command)
+    assert "private" not in record.command
+
+
+def test_the_recorded_command_names_no_place_of_this_machine() -> None:
+    line = "python -m scalesweep -m +sweep=quickstart_seeds store=/tmp/x 'study=a b'"
+
+    assert without_store(line) == "python -m scalesweep -m +sweep=quickstart_seeds 'study=a b'"

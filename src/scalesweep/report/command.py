@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import shlex
 from pathlib import Path
 
 from scalesweep.errors import ConfigError, StoreError
@@ -105,12 +106,17 @@ def record_seeds(store: Store, study: str | None, path: Path) -> str:
         ConfigError: the study is not finished, or has one seed per cell.
     """
     results = study_results(store, study)
-    made = write_seed_record(results, path, results.plan.command)
+    made = write_seed_record(results, path, without_store(results.plan.command))
     spreads = ", ".join(
         f"{name} {found.spread.standard_deviation:.4f} ({found.spread.df} df)"
         for name, found in made.benchmarks.items()
     )
     return f"Standard deviation between seeds: {spreads}. Written to {path}."
+
+
+def without_store(command: str) -> str:
+    """A command line without where its store lies, which is this machine's business."""
+    return shlex.join(word for word in shlex.split(command) if not word.startswith("store="))
 
 
 def _render(made: StudyReport, format: Format, *, width: int, color: bool) -> str:
