@@ -1,0 +1,90 @@
+"""What W&B already has of a run, told by the run directories that `wandb sync` has marked.
+
+Each run directory holds, beside wandb's own files, a note of what was written into it. wandb puts
+an empty file `*.wandb.synced` there after uploading it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scalesweep.errors import StoreError
+from scalesweep.records import SCHEMA, check_schema, known_fields
+from scalesweep.rundir import read_json, write_json
+from scalesweep.tracking import metric_names
+from scalesweep.tracking.runs import RunDescription
+
+_NOTE = "scalesweep.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What one run directory holds, and for which W&B project it was written."""
+
+    id: str
+    project: str
+    entity: str | None
+    digest: str
+    """Of the whole description, also where only its new rows were written."""
+    last_steps: Mapping[str, int] = field(default_factory=dict)
+    """Section -> last step that W&B has once this directory is uploaded."""
+
+
+def write_note(folder: Path, note: Note) -> None:
+    write_json(folder / _NOTE, {"schema": SCHEMA, **dataclasses.asdict(note)})
+
+
+def read_note(folder: Path) -> Note | None:
+    """None where there is none that can be read."""
+    with contextlib.suppress(OSError, StoreError, TypeError):
+        data = read_json(folder / _NOTE)
+        check_schema(data, _NOTE)
+        return Note(**known_fields(Note, data))
+    return None
+
+
+def is_uploaded(folder: Path) -> bool:
+    """wandb sync has finished with this run directory."""
+    return any(folder.glob("*.wandb.synced"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uploaded:
+    """What W&B has of one run."""
+
+    last_steps: Mapping[str, int]
+    digest: str
+    """Of the description that was uploaded last."""
+
+    def unsent(self, run: RunDescription) -> RunDescription | None:
+        """The run with only the rows that W&B does not have; None when it has all of the run."""
+        if run.digest == self.digest:
+            return None
+        sections = {}
+        for name, rows in run.sections.items():
+            last = self.last_steps.get(name, 0)
+            sections[name] = tuple(row for row in rows if row[metric_names.STEP] > last)
+        return dataclasses.replace(
+            run, sections={name: rows for name, rows in sections.items() if rows}
+        )
+
+
+def read_uploaded(
+    folders: Iterable[Path], *, project: str, entity: str | None
+) -> dict[str, Uploaded]:
+    """Run id -> what this W&B project has of it. folders: uploaded ones, oldest first."""
+    found: dict[str, Uploaded] = {}
+    for folder in folders:
+        note = read_note(folder)
+        if note is None or (note.project, note.entity) != (project, entity):
+            continue
+        before = found.get(note.id)
+        last_steps = dict(before.last_steps) if before is not None else {}
+        for section, step in note.last_steps.items():
+            last_steps[section] = max(step, last_steps.get(section, 0))
+        found[note.id] = Uploaded(last_steps=last_steps, digest=note.digest)
+    return found
