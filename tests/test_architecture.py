@@ -13,7 +13,7 @@ SRC = Path(__file__).parents[1] / "src" / "scalesweep"
 HEAVY = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes", "wandb", "numpy", "PIL")
 
 # What each area may import of the project, besides itself and the leaves.
-LEAVES = {"errors", "records", "rundir", "specs", "units", "__init__"}
+LEAVES = {"errors", "records", "rundir", "specs", "units", "versions", "__init__"}
 ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "models": {"config", "data"},

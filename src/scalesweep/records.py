@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from scalesweep.errors import StoreError
@@ -212,7 +213,7 @@ class Done:
     inputs: Mapping[str, str] = field(default_factory=dict)
     """Role -> digest of the parent's output that was read."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hash over all output files; equal exactly when the bytes are equal."""
         files = {name: file.sha256 for name, file in self.files.items()}

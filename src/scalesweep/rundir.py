@@ -28,6 +28,9 @@ from typing import Any
 from scalesweep.errors import StoreError
 from scalesweep.records import Done, Execution, OutputFile, StageRef, StageSpec, Usage
 
+ABSENT = (FileNotFoundError, NotADirectoryError)
+"""A file is not there; the second where something on the way to it is a file."""
+
 
 def write_atomic(path: Path, text: str) -> None:
     """Replace a file: a reader sees the old or the new text whole, even after a power cut."""
@@ -132,12 +135,12 @@ class AttemptDir:
 
     def usage(self) -> Usage | None:
         """What it used so far, or None when it never wrote it."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(*ABSENT):
             return Usage.from_json(read_json(self.usage_file))
         return None
 
     def execution(self) -> Execution | None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(*ABSENT):
             return Execution.from_json(read_json(self.execution_file))
         return None
 
@@ -172,7 +175,7 @@ class StageDir:
 
     def done(self) -> Done | None:
         """The published result, or None. The files it names are not verified here."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(*ABSENT):
             return Done.from_json(read_json(self.done_file))
         return None
 
@@ -180,13 +183,14 @@ class StageDir:
         """All attempts, oldest first."""
         try:
             entries = list((self.path / "attempts").iterdir())
-        except FileNotFoundError:
+        except ABSENT:
             return []
-        return [
+        found = [
             AttemptDir(path)
-            for path in sorted(entries)
+            for path in entries
             if re.fullmatch(r"\d{4,}", path.name) and path.is_dir()
         ]
+        return sorted(found, key=lambda attempt: attempt.number)
 
     def attempt(self, number: int) -> AttemptDir:
         return AttemptDir(self.path / "attempts" / f"{number:04d}")

@@ -84,14 +84,15 @@ def run_plan(plan: Plan, store: Store, config: RunConfig) -> Outcome:
     for line in summary_lines(plan, result):
         print(line)
     _print_totals(begin, result)
-    return Outcome(exit_status=_exit_status(result), scores=scores)
+    return Outcome(exit_status=exit_status(result), scores=scores)
 
 
 def plan_has_scores(plan: Plan) -> bool:
     return any("judge" in cell.stages for cell in plan.cells)
 
 
-def _exit_status(result: StudyResult) -> int:
+def exit_status(result: StudyResult) -> int:
+    """What the shell is told about a run."""
     if result.interrupted:
         return INTERRUPTED
     return DONE if result.all_done else CELL_FAILED
@@ -99,16 +100,21 @@ def _exit_status(result: StudyResult) -> int:
 
 def _report(plan: Plan, store: Store) -> Mapping[str, float]:
     """Print the report, write the page; scores by cell."""
+    from scalesweep.launch.local import announce
     from scalesweep.report.command import report
     from scalesweep.report.command import study_report as make_report
     from scalesweep.study_verbs import terminal_width
 
     try:
+        announce(store, plan)  # again: another command may have run other cells under this name
         print(report(store, plan.study, width=terminal_width(), color=sys.stdout.isatty()))
         page = report(store, plan.study, format="html")
         print(f"report: {page}")
         results = make_report(store, plan.study).results
-    except ScaleSweepError as error:  # a study is not lost because its report cannot be written
+    except (
+        ScaleSweepError,
+        OSError,
+    ) as error:  # a study is not lost because its report cannot be written
         print(f"scalesweep: no report: {error}", file=sys.stderr)
         return {}
     return {
@@ -148,5 +154,6 @@ def _print_totals(begin: float, result: StudyResult) -> None:
     """Wall and core seconds of the whole command, stages, imports, export and report included."""
     own = resource.getrusage(resource.RUSAGE_SELF)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cores = result.cpu_s + sum(u.ru_utime + u.ru_stime for u in (own, children))
+    cores = result.cpu_s + result.imports_cpu_s
+    cores += sum(u.ru_utime + u.ru_stime for u in (own, children))
     print(f"command: {time.monotonic() - begin:.1f} s wall, {cores:.0f} core seconds")

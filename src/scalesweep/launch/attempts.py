@@ -26,6 +26,12 @@ from scalesweep.records import Done, Outcome, Usage
 from scalesweep.rundir import AttemptDir, Store, read_json, write_json
 from scalesweep.tracking import metric_names as names
 
+SERVER_DIED = 255
+"""Exit status that multiprocessing gives a process of which it cannot know any."""
+
+FOLLOW_S = 0.5
+"""After a rank's bad end the others may end by themselves and say why; then they are killed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class End:
@@ -58,23 +64,32 @@ class RunningAttempt:
             for role, ref in stage.spec.inputs.items()
         }
         world_size = stage.execution.world_size
-        port = free_port()
-        self.processes: Sequence[Any] = workers.start(
-            [
-                RankTask(
-                    store=store.root,
-                    ref=stage.spec.ref,
-                    attempt=attempt.number,
-                    inputs=inputs,
-                    rank=rank,
-                    world_size=world_size,
-                    port=port,
-                    started_at=self._started_at,
-                    runner=runner,
-                )
-                for rank in range(world_size)
-            ]
-        )
+        self._killed_ranks: dict[int, str] = {}
+        """Ranks that we killed, and why."""
+        self._fell_at: float | None = None
+        self._unstarted = ""
+        self.processes: Sequence[Any] = ()
+        try:
+            port = free_port()
+            self.processes = workers.start(
+                [
+                    RankTask(
+                        store=store.root,
+                        ref=stage.spec.ref,
+                        attempt=attempt.number,
+                        inputs=inputs,
+                        rank=rank,
+                        world_size=world_size,
+                        port=port,
+                        started_at=self._started_at,
+                        started_monotonic=self._started,
+                        runner=runner,
+                    )
+                    for rank in range(world_size)
+                ]
+            )
+        except (OSError, EOFError) as error:
+            self._unstarted = f"its processes could not be started ({error or 'the server died'})"
 
     @property
     def num_devices(self) -> int:
@@ -86,23 +101,30 @@ class RunningAttempt:
 
     def terminate(self) -> None:
         """Ask all ranks to checkpoint and stop."""
-        self._signal(signal.SIGTERM)
+        for _, process in self._living():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
 
-    def kill(self) -> None:
-        self._signal(signal.SIGKILL)
+    def kill(self, why: str) -> None:
+        """Kill the ranks that live; why: one line for people."""
+        for rank, process in self._living():
+            self._killed_ranks.setdefault(rank, why)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
 
-    def _signal(self, number: int) -> None:
-        for process in self.processes:
-            if process.exitcode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, number)
+    def _living(self) -> list[tuple[int, Any]]:
+        return [
+            (r, process) for r, process in enumerate(self.processes) if process.exitcode is None
+        ]
 
     def poll(self) -> End | None:
         """How it ended, and closes it; None while it runs. Ranks of a stage die together."""
         codes = [process.exitcode for process in self.processes]
         if any(code is None for code in codes):
             if any(code not in (None, EXIT_DONE, EXIT_INTERRUPTED) for code in codes):
-                self.kill()
+                self._fell_at = self._fell_at or time.monotonic()
+                if time.monotonic() - self._fell_at > FOLLOW_S:
+                    self.kill("another rank of the stage ended")
             return None
         for process in self.processes:
             process.join()
@@ -124,21 +146,29 @@ class RunningAttempt:
         return End(outcome=outcome, cause=cause, usage=usage)
 
     def _judged(self, codes: Sequence[int]) -> tuple[Outcome, str]:
+        if self._unstarted:
+            return Outcome.killed, self._unstarted
         if all(code == EXIT_DONE for code in codes):
             return Outcome.done, ""
-        # A rank whose neighbour was killed fails too; what killed first is the cause.
-        killed = [code for code in codes if code is not None and code < 0]
         errors = [error for rank in range(len(codes)) if (error := self._error(rank))]
         expected = [error for error in errors if error.get("expected")]
         if expected:
             return Outcome.failed, str(expected[0]["message"])
-        if killed and not errors:
+        # A rank whose neighbour was killed fails too; the kill is the cause, and worth a retry.
+        killed = [
+            code for rank, code in enumerate(codes) if code < 0 and rank not in self._killed_ranks
+        ]
+        if killed:
             return Outcome.killed, _killed_by(-killed[0])
         if errors:
             return Outcome.failed, str(errors[0]["message"])
         if all(code in (EXIT_DONE, EXIT_INTERRUPTED) for code in codes):
-            return Outcome.interrupted, "asked to stop; it continues from its checkpoint"
-        return Outcome.killed, f"ended with status {codes} and said nothing; see its log"
+            return Outcome.interrupted, "asked to stop; the same line continues it"
+        if SERVER_DIED in codes:
+            return Outcome.killed, "the server of its process was killed"
+        if all(code in (EXIT_DONE, EXIT_INTERRUPTED) or code < 0 for code in codes):
+            return Outcome.killed, next(iter(self._killed_ranks.values()))
+        return Outcome.killed, f"ended with status {list(codes)} and said nothing; see its log"
 
     def _error(self, rank: int) -> dict[str, Any] | None:
         try:

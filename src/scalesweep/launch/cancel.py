@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -28,9 +27,13 @@ def cancel(store: Store, study: str) -> list[str]:
         if alive is None:
             lines.append(f"process {owner.pid} on {owner.host}: another machine; cancel it there")
         elif alive:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.kill(owner.pid, signal.SIGINT)
                 asked.append(owner)
+            except PermissionError:
+                lines.append(f"process {owner.pid}: another user's; ask whoever started it")
+            except ProcessLookupError:  # it ended just now
+                continue
     deadline = time.monotonic() + GRACE_S + 5
     while any(leases.is_alive(owner) for owner in asked) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -20,6 +20,7 @@ from pathlib import Path
 from scalesweep.errors import StoreError
 from scalesweep.records import SCHEMA, Execution, Outcome
 from scalesweep.rundir import AttemptDir, StageDir, fsync_directory, read_json, write_json
+from scalesweep.versions import installed_versions, source_commit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +84,16 @@ def read_owner(path: Path) -> Owner | None:
             pid=data["pid"],
             process_start=data["process_start"],
         )
-    except (FileNotFoundError, StoreError, KeyError):
+    except (OSError, StoreError, KeyError):
         return None
 
 
 def is_open(attempt: AttemptDir) -> bool:
     """Whether an attempt has not been closed: it runs, or whoever ran it died."""
-    with contextlib.suppress(StoreError):
+    usage = None
+    with contextlib.suppress(StoreError, KeyError, TypeError, ValueError):  # damaged: not closed
         usage = attempt.usage()
-        return usage is None or usage.outcome is Outcome.running
-    return True
+    return usage is None or usage.outcome is Outcome.running
 
 
 def holder(stage: StageDir) -> Owner | None:
@@ -106,18 +107,27 @@ def holder(stage: StageDir) -> Owner | None:
     return owner
 
 
-def claim(stage: StageDir, execution: Execution) -> AttemptDir | None:
-    """The next attempt of a stage, ours alone; None when another process was faster."""
+def newest_number(stage: StageDir) -> int:
+    """Number of a stage's newest attempt; 0 when there is none."""
+    attempts = stage.attempts()
+    return attempts[-1].number if attempts else 0
+
+
+def claim(stage: StageDir, execution: Execution, *, after: int) -> AttemptDir | None:
+    """The attempt that follows number `after`, ours alone; None when another process was faster.
+
+    after: the newest number before the caller looked whether the stage is done. Whoever did all
+    of the stage since then has taken the next number, so nothing is done twice.
+    """
     attempts = stage.path / "attempts"
     attempts.mkdir(parents=True, exist_ok=True)
     _sweep(attempts)
-    existing = stage.attempts()
-    number = existing[-1].number + 1 if existing else 1
     prepared = attempts / f".claim-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     (prepared / "output").mkdir(parents=True)
     write_json(prepared / "lease.json", this_process().to_json())
-    write_json(prepared / "execution.json", execution.to_json())
-    claimed = stage.attempt(number)
+    made_with = {"versions": installed_versions(), "commit": source_commit()}
+    write_json(prepared / "execution.json", {**execution.to_json(), **made_with})
+    claimed = stage.attempt(after + 1)
     try:
         prepared.rename(claimed.path)
     except OSError:

@@ -74,6 +74,8 @@ class StageRun:
     node_hours: float = 0.0
     was_done: bool = False
     """Done before this run looked at it."""
+    done: Done | None = None
+    """What is published, once it is known to hold."""
 
     @property
     def ref(self) -> StageRef:
@@ -99,6 +101,8 @@ class StudyResult:
     runs: Mapping[StageRef, StageRun]
     interrupted: bool
     wall_s: float
+    imports_cpu_s: float = 0.0
+    """Core seconds of the imports that all ranks share."""
 
     @property
     def all_done(self) -> bool:
@@ -113,17 +117,25 @@ class StudyResult:
         return sum(run.cpu_s for run in self.runs.values())
 
 
+class _Stopped(Exception):
+    """A signal came while nothing but waiting was done."""
+
+
 @dataclass
 class _Stop:
     """Signals that asked to stop."""
 
     count: int = 0
     since: float = 0.0
+    ends_waiting: bool = False
+    """Whether a signal raises _Stopped, besides being counted."""
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.count += 1
         self.since = self.since or time.monotonic()
+        if self.ends_waiting:
+            raise _Stopped
 
 
 @dataclass(kw_only=True)
@@ -143,6 +155,7 @@ class Scheduler:
     runs: dict[StageRef, StageRun] = field(init=False)
     _priority: dict[StageRef, float] = field(init=False)
     _last_foreign_poll: float = 0.0
+    _stop: _Stop = field(default_factory=_Stop)
 
     def __post_init__(self) -> None:
         self.runs = {stage.spec.ref: StageRun(planned=stage) for stage in self.plan.stages}
@@ -153,15 +166,20 @@ class Scheduler:
 
         Raises:
             StoreError: the store cannot be written.
+            StageError: no processes can be started.
         """
         begin = time.monotonic()
-        with _announced(self.store, self.plan), _signals() as stop:
+        with _announced(self.store, self.plan), _signals(self._stop):
             try:
-                while not self._finished() and not stop.count:
-                    self._advance()
+                while not self._finished() and not self._stop.count:
+                    with contextlib.suppress(_Stopped):
+                        self._advance()
                     self._wait()
-                if stop.count:
-                    self._stop(stop)
+                if self._stop.count:
+                    self._wind_down()
+            except BrokenPipeError:  # nobody reads what is printed; not the store's fault
+                self._kill_all()
+                raise
             except OSError as error:
                 self._kill_all()
                 raise StoreError(
@@ -173,7 +191,10 @@ class Scheduler:
                 raise
             self.progress.update(self.runs)
         return StudyResult(
-            runs=self.runs, interrupted=bool(stop.count), wall_s=time.monotonic() - begin
+            runs=self.runs,
+            interrupted=bool(self._stop.count),
+            wall_s=time.monotonic() - begin,
+            imports_cpu_s=self.workers.server_cpu_s(),
         )
 
     # ------------------------------------------------------------------ one turn of the loop
@@ -193,10 +214,13 @@ class Scheduler:
             self._last_foreign_poll = time.monotonic()
         for ref in self._by_priority():
             run = self.runs[ref]
-            if run.state is State.waiting or (run.state is State.elsewhere and look_elsewhere):
+            if look_elsewhere or (run.state is State.waiting and self._free_devices() > 0):
                 self._consider(run)
 
     def _consider(self, run: StageRun) -> None:
+        """Find out whether a stage is done, at work elsewhere, or ours to start."""
+        if run.state not in (State.waiting, State.elsewhere) or self._stop.count:
+            return
         parents = self._parents(run)
         if any(parent.state in BAD for parent in parents.values()):
             run.state = State.blocked
@@ -205,14 +229,17 @@ class Scheduler:
             return
         if any(parent.state is not State.done for parent in parents.values()):
             return
-        published = {role: self._published(parent) for role, parent in parents.items()}
+        published = {role: parent.done for role, parent in parents.items() if parent.done}
         digests = {role: done.digest for role, done in published.items()}
         stage = self.store.stage(run.ref)
+        # In this order: whoever ends the stage meanwhile publishes, then closes the attempt.
+        newest = leases.newest_number(stage)
+        holder = leases.holder(stage)
         found = verdict(self.store, run.planned.spec, parents=digests)
         if found.done is not None:
-            self._is_done(run)
+            self._is_done(run, found.done)
             return
-        if leases.holder(stage) is not None:
+        if holder is not None and holder != leases.this_process():
             if run.state is not State.elsewhere:
                 run.state = State.elsewhere
                 self.progress.event(run, "elsewhere")
@@ -224,24 +251,39 @@ class Scheduler:
             return
         if self._free_devices() < run.planned.execution.world_size and self._busy_devices():
             return
-        if found.problem:
-            set_aside(stage)
-            run.cause = found.problem
-            self.progress.event(run, "again")
-        self._start(run, published)
+        self._warm_up()
+        self._start(run, published, after=newest, problem=found.problem)
 
-    def _is_done(self, run: StageRun) -> None:
+    def _is_done(self, run: StageRun, done: Done) -> None:
         run.was_done = run.new_attempts == 0 and run.state is State.waiting
         if run.state is State.elsewhere:
             self.progress.event(run, "done")
-        run.state = State.done
+        run.state, run.done, run.cause = State.done, done, ""
 
-    def _start(self, run: StageRun, parents: Mapping[str, Done]) -> None:
+    def _warm_up(self) -> None:
+        """Imports take seconds; a signal ends the waiting for them."""
+        self.progress.update(self.runs)
+        self._stop.ends_waiting = True
+        try:
+            if not self._stop.count:
+                self.workers.warm_up()
+        finally:
+            self._stop.ends_waiting = False
+        if self._stop.count:
+            raise _Stopped
+
+    def _start(
+        self, run: StageRun, parents: Mapping[str, Done], *, after: int, problem: str
+    ) -> None:
         stage = self.store.stage(run.ref)
         prepare(stage, run.planned.spec)
-        attempt = leases.claim(stage, run.planned.execution)
+        attempt = leases.claim(stage, run.planned.execution, after=after)
         if attempt is None:  # another command was faster; look again next turn
             return
+        if problem:  # only now: the done.json that is there is the one that was looked at
+            set_aside(stage)
+            run.cause = problem
+            self.progress.event(run, "again")
         run.log = attempt.log
         run.new_attempts += 1
         run.state = State.running
@@ -262,16 +304,23 @@ class Scheduler:
         run.cost_usd += end.usage.cost_usd
         run.node_hours += end.usage.node_hours
         run.cause = end.cause
+        # Interrupted though we did not ask: somebody sent its processes a SIGTERM.
+        from_outside = end.outcome in (Outcome.killed, Outcome.interrupted)
         if end.outcome is Outcome.done:
+            run.done = self.store.stage(run.ref).done()
+            if run.done is None:
+                raise StoreError(f"{run.ref} vanished from the store while the study ran")
             run.state = State.done
             self.progress.event(run, "done")
-        elif end.outcome is Outcome.killed and run.new_attempts < self.max_tries:
+        elif from_outside and self._stop.count:
+            run.state = State.interrupted
+            self.progress.event(run, "interrupted")
+        elif from_outside and run.new_attempts < self.max_tries:
             run.state = State.waiting
             self.progress.event(run, "retry")
         else:
-            stopped = end.outcome is Outcome.interrupted
-            run.state = State.interrupted if stopped else State.failed
-            self.progress.event(run, "interrupted" if stopped else "failed")
+            run.state = State.failed
+            self.progress.event(run, "failed")
 
     def _wait(self) -> None:
         """Until a rank ends, or the next tick."""
@@ -290,31 +339,34 @@ class Scheduler:
 
     # ------------------------------------------------------------------ stopping
 
-    def _stop(self, stop: _Stop) -> None:
+    def _wind_down(self) -> None:
         """Let ranks checkpoint; kill what does not end in time, or at a second signal."""
         running = self._in_state(State.running)
         for run in running:
             assert run.running is not None
             run.running.terminate()
         while self._in_state(State.running):
-            late = time.monotonic() - stop.since > GRACE_S
+            late = time.monotonic() - self._stop.since > GRACE_S
             for run in self._in_state(State.running):
                 assert run.running is not None
-                if stop.count > 1 or late:
-                    run.running.kill()
+                if self._stop.count > 1:
+                    run.running.kill("killed at the second signal")
+                elif late:
+                    run.running.kill(f"killed: asked to stop, it did not within {GRACE_S:.0f} s")
                 if (end := run.running.poll()) is not None:
-                    run.new_attempts = self.max_tries  # whatever it was, it is not tried again now
                     self._ended(run, end)
             self.progress.update(self.runs)
             time.sleep(0.05)
         for run in self.runs.values():
             if run.state in (State.waiting, State.elsewhere):
+                at_it = run.state is State.elsewhere
+                run.cause = "another command is at it" if at_it else run.cause or "not started"
                 run.state = State.interrupted
 
     def _kill_all(self) -> None:
         for run in self._in_state(State.running):
             if run.running is not None:
-                run.running.kill()
+                run.running.kill("the command ended with an error")
 
     # ------------------------------------------------------------------ looking things up
 
@@ -326,12 +378,6 @@ class Scheduler:
 
     def _parents(self, run: StageRun) -> dict[str, StageRun]:
         return {role: self.runs[ref] for role, ref in run.planned.spec.inputs.items()}
-
-    def _published(self, run: StageRun) -> Done:
-        done = self.store.stage(run.ref).done()
-        if done is None:
-            raise StoreError(f"{run.ref} vanished from the store while the study ran")
-        return done
 
     def _busy_devices(self) -> int:
         return sum(run.running.num_devices for run in self._in_state(State.running) if run.running)
@@ -374,12 +420,11 @@ def priorities(plan: Plan) -> dict[StageRef, float]:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[_Stop]:
+def _signals(stop: _Stop) -> Iterator[None]:
     """Ctrl-C and SIGTERM are counted instead of raised."""
-    stop = _Stop()
     before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -390,13 +435,18 @@ def commands_folder(store: Store, study: str) -> Path:
     return store.study(study) / "commands"
 
 
+def announce(store: Store, plan: Plan) -> None:
+    """plan.json: what status and report of the study's name speak of."""
+    write_json(store.study(plan.study) / "plan.json", plan.to_json())
+
+
 @contextlib.contextmanager
 def _announced(store: Store, plan: Plan) -> Iterator[None]:
     """plan.json, and a lease that says who works on the study (cancel reads it)."""
     try:
         folder = commands_folder(store, plan.study)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(store.study(plan.study) / "plan.json", plan.to_json())
+        announce(store, plan)
         for old in folder.glob("*.json"):
             owner = leases.read_owner(old)
             if owner is not None and leases.is_alive(owner) is False:

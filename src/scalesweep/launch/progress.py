@@ -16,6 +16,7 @@ from scalesweep.records import StageRef
 from scalesweep.tracking import metric_names as names
 
 REFRESH_S = 0.5
+BAR_WIDTH = 10
 
 
 def last_row(file: Path) -> dict[str, Any]:
@@ -73,6 +74,8 @@ class PlainProgress:
 
 def event_text(run: StageRun, what: str) -> str:
     """One line about what happened to a stage."""
+    if what == "done" and not run.new_attempts:
+        return f"done    {run.label} by another command"
     if what == "done":
         return f"done    {run.label} in {run.wall_s:.1f} s"
     if what in ("failed", "retry", "interrupted", "again", "left out"):
@@ -124,9 +127,9 @@ class LiveProgress:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table.grid(padding=(0, 1))
+        table = Table.grid(padding=(0, 1), expand=True)  # so that labels take what is left
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-        table.add_column(width=14)
+        table.add_column(width=BAR_WIDTH)
         for _ in range(4):
             table.add_column(justify="right", no_wrap=True)
         for run in runs.values():
@@ -135,12 +138,12 @@ class LiveProgress:
             row = last_row(run.running.attempt.metrics)
             done, total = row.get(names.PROGRESS_DONE, 0), row.get(names.PROGRESS_TOTAL, 0)
             table.add_row(
-                run.label,
-                ProgressBar(total=total or 1, completed=done, width=14),
+                Text(run.label),
+                ProgressBar(total=total or 1, completed=done, width=BAR_WIDTH),
                 f"{done}/{total}" if total else "starts",
                 f"loss {row[names.LOSS]:.3f}" if names.LOSS in row else "",
                 _speed(row),
-                _left(run.running.wall_s, done, total),
+                _left(run.running.wall_s, done, total, row.get(names.STEP_SECONDS)),
             )
         return Group(table, Text(overall_text(runs, time.monotonic() - self.begin), style="bold"))
 
@@ -150,9 +153,11 @@ def _speed(row: Mapping[str, Any]) -> str:
     return f"{speed / 1000:.1f}k tok/s" if speed else ""
 
 
-def _left(wall_s: float, done: int, total: int) -> str:
-    """Time left at the speed so far; start-up counts, so it is rather too long than too short."""
-    return f"-{seconds_text(wall_s * (total - done) / done)}" if done and total else ""
+def _left(wall_s: float, done: int, total: int, step_s: float | None) -> str:
+    """Time left at the speed of the newest step, or at that so far where there are no steps."""
+    if not (done and total):
+        return ""
+    return f"-{seconds_text((total - done) * (step_s or wall_s / done))}"
 
 
 def overall_text(runs: Mapping[StageRef, StageRun], wall_s: float) -> str:

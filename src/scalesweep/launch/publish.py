@@ -36,6 +36,8 @@ def publish(stage: StageDir, attempt: AttemptDir, *, inputs: Mapping[str, str]) 
     for name in files:
         with (attempt.output / name).open("rb") as file:
             os.fsync(file.fileno())
+    for folder in {(attempt.output / name).parent for name in files}:
+        fsync_directory(folder)
     if stage.attempts()[-1].number != attempt.number:
         raise StageError(f"attempt {attempt.number} was overtaken by a later one")
     done = Done(attempt=attempt.number, files=files, inputs=inputs)

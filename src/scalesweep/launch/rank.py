@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
-import json
 import logging
 import os
 import resource
@@ -23,6 +24,13 @@ from scalesweep.stages import RUNNERS, StageContext, StopFlag
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 75
 USAGE_INTERVAL_S = 2.0
+LONGEST_CAUSE = 600
+"""Characters of an error that are kept as its cause; the log has all of it."""
+HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Blocked in whatever starts a rank, until the rank knows what to do with them."""
+COMMAND_VARIABLE = "SCALESWEEP_COMMAND"
+"""Environment variable with the process id of the command that starts ranks."""
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +46,8 @@ class RankTask:
     port: int
     started_at: float
     """Seconds since 1970 when the attempt was claimed."""
+    started_monotonic: float
+    """The same on the clock of this boot, which all processes share and nobody sets."""
     runner: str | None = None
     """Module with run(context), instead of the kind's own."""
 
@@ -55,10 +65,12 @@ def main(task: RankTask, lifeline: Connection) -> None:
 
     lifeline: its other end is held by the command; when that dies, so do we, at once.
     """
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's business
     threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
     stop = StopFlag()
     signal.signal(signal.SIGTERM, lambda *_: stop.event.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
     store = Store(task.store)
     stage = store.stage(task.ref)
     attempt = stage.attempt(task.attempt)
@@ -100,6 +112,22 @@ def main(task: RankTask, lifeline: Connection) -> None:
     os._exit(status)
 
 
+def die_with_parent() -> None:
+    """SIGKILL this process when the one that started it dies (Linux; elsewhere nothing happens).
+
+    So no rank outlives the server that reports its end, whatever it is busy with.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def die_with_command() -> None:
+    """The same for the server, whose parent is the command; ends it when that is gone already."""
+    die_with_parent()
+    if os.environ.get(COMMAND_VARIABLE) != str(os.getppid()):
+        os._exit(EXIT_FAILED)
+
+
 def _die_with(lifeline: Connection) -> None:
     try:
         lifeline.recv_bytes()
@@ -137,8 +165,14 @@ def _write_error(attempt: AttemptDir, rank: int, error: BaseException) -> None:
     expected = isinstance(error, ScaleSweepError)
     message = str(error) if expected else f"{type(error).__name__}: {error}"
     first = message.strip().splitlines() or [type(error).__name__]
-    record = {"type": type(error).__name__, "message": " ".join(first), "expected": expected}
-    error_file(attempt, rank).write_text(json.dumps(record), encoding="utf-8")
+    line = " ".join(first)
+    if len(line) > LONGEST_CAUSE:
+        line = f"{line[:LONGEST_CAUSE]} ..."
+    record = {"type": type(error).__name__, "message": line, "expected": expected}
+    try:
+        write_json(error_file(attempt, rank), record)
+    except OSError as unwritten:  # a full disk, of which the error itself may speak
+        print(f"error not written: {unwritten}", file=sys.stderr)
 
 
 class _UsageWriter(threading.Thread):
@@ -161,7 +195,7 @@ class _UsageWriter(threading.Thread):
         usage = Usage(
             outcome=Outcome.running,
             started_at=self._task.started_at,
-            wall_s=round(time.time() - self._task.started_at, 3),
+            wall_s=round(time.monotonic() - self._task.started_monotonic, 3),
             cpu_s=round(spent.ru_utime + spent.ru_stime, 3),
             peak_memory_bytes=spent.ru_maxrss * 1024,
             num_devices=execution.world_size if execution else 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,8 +51,8 @@ def _status(
     folder = store.stage(spec.ref)
     attempts = folder.attempts()
     parents = {role: digests.get(ref, "") for role, ref in spec.inputs.items()}
+    state, detail = _open_state(attempts)  # first: what ends meanwhile is published before
     seen = verdict(store, spec, parents=parents if all(parents.values()) else None)
-    state, detail = _open_state(attempts)
     if seen.done is not None:
         state, detail = "done", ""
         digests[spec.ref] = seen.done.digest
@@ -83,16 +83,13 @@ def _open_state(attempts: list[AttemptDir]) -> tuple[str, str]:
     newest = attempts[-1]
     if leases.is_open(newest):
         owner = leases.read_owner(newest.lease)
-        alive = None if owner is None else leases.is_alive(owner)
-        if alive is False:
+        alive = leases.is_alive(owner) if owner else False
+        if alive is False or owner is None:
             return "killed", "its command died; type the line again to continue"
-        where = f"process {owner.pid} on {owner.host}" if owner else "unknown"
         unseen = "" if alive else ", which cannot be seen from here"
-        return "running", f"{_progress(newest)} ({where}{unseen})"
-    try:
-        usage = newest.usage()
-    except StoreError:
-        usage = None
+        where = f"process {owner.pid} on {owner.host}{unseen}"
+        return "running", f"{_progress(newest)} ({where})"
+    usage = newest.usage()
     if usage is None or usage.outcome is Outcome.done:
         return "waiting", ""
     return str(usage.outcome), usage.cause
@@ -100,8 +97,10 @@ def _open_state(attempts: list[AttemptDir]) -> tuple[str, str]:
 
 def _progress(attempt: AttemptDir) -> str:
     row = last_row(attempt.metrics)
-    usage = attempt.usage()
-    since = f", {seconds_text(time.time() - usage.started_at)}" if usage else ""
+    usage = None
+    with contextlib.suppress(StoreError, KeyError, TypeError, ValueError):
+        usage = attempt.usage()
+    since = f", {seconds_text(usage.wall_s)}" if usage else ""
     if names.PROGRESS_TOTAL not in row:
         return f"starts{since}"
     unit = row.get(names.PROGRESS_UNIT, "step")
@@ -132,6 +131,7 @@ def print_status(plan: Plan, store: Store) -> None:
     """Cells with their states, and every stage that is not simply done or waiting."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from scalesweep.plan.show import cell_label
@@ -139,7 +139,7 @@ def print_status(plan: Plan, store: Store) -> None:
     status = study_status(plan, store)
     console = Console(highlight=False)
     totals = Counter(stage.state for stage in status.values())
-    console.print(f"[bold]study {plan.study}[/bold]", soft_wrap=True)
+    console.print(f"[bold]study {escape(plan.study)}[/bold]", soft_wrap=True)
     cells = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     cells.add_column("#", justify="right", no_wrap=True)
     cells.add_column("cell", overflow="fold")
@@ -151,17 +151,21 @@ def print_status(plan: Plan, store: Store) -> None:
         state = cell_state(cell, status)
         color = COLORS.get(state, "default")
         cells.add_row(
-            str(i + 1), cell_label(cell), f"[{color}]{state}[/{color}]", f"{done}/{len(refs)}"
+            str(i + 1),
+            escape(cell_label(cell)),
+            f"[{color}]{state}[/{color}]",
+            f"{done}/{len(refs)}",
         )
     console.print(cells)
     for stage in status.values():
         if stage.state not in ("done", "waiting"):
             color = COLORS.get(stage.state, "default")
             console.print(
-                f"[{color}]{stage.state}[/{color}] {stage.label}: {stage.detail}", soft_wrap=True
+                f"[{color}]{stage.state}[/{color}] {escape(f'{stage.label}: {stage.detail}')}",
+                soft_wrap=True,
             )
             if stage.state in ("failed", "killed") and stage.log:
-                console.print(f"  log: {stage.log}", soft_wrap=True)
+                console.print(f"  log: {escape(stage.log)}", soft_wrap=True)
     counts = ", ".join(f"{count} {state}" for state, count in totals.most_common())
     console.print(f"{len(plan.cells)} cells, {len(plan.stages)} stages: {counts}")
 

@@ -1,0 +1,8 @@
+"""A module whose import takes long, as those of a training stack do."""
+
+import time
+
+from scalesweep.launch.rank import die_with_command
+
+die_with_command()
+time.sleep(30)
