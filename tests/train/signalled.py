@@ -1,0 +1,38 @@
+"""A training stage that sends itself a signal after a step; rank.py runs it in place of the stage.
+
+signal.json of the attempt says which: {"signal": 9, "step": 5, "ranks": [0, 1]}.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from scalesweep.rundir import read_json
+from scalesweep.stages import StageContext
+from scalesweep.train import stage
+
+
+def run(context: StageContext) -> None:
+    order = read_json(context.attempt.path / "signal.json")
+    if context.rank in order["ranks"]:
+        flag = SignalAfter(context.stop_requested, number=order["signal"], step=order["step"])
+        context = replace(context, stop_requested=flag)
+    stage.run(context)
+
+
+@dataclass
+class SignalAfter:
+    """Stands where the loop asks, once a step, whether to stop."""
+
+    flag: Callable[[], bool]
+    number: int
+    step: int
+    _asked: int = 0
+
+    def __call__(self) -> bool:
+        self._asked += 1
+        if self._asked == self.step:
+            os.kill(os.getpid(), self.number)
+        return self.flag()
