@@ -19,6 +19,7 @@ from scalesweep.plan.feasible import machine, refuse_impossible
 from scalesweep.plan.graph import Plan
 from scalesweep.plan.resources import node_devices
 from scalesweep.plan.show import is_done
+from scalesweep.preflight import check_external_data
 from scalesweep.rundir import Store
 
 DONE, CELL_FAILED, INTERRUPTED = 0, 1, 130
@@ -38,6 +39,7 @@ def check_can_run(plan: Plan, store: Store, config: RunConfig) -> None:
 
     Raises:
         PlanError: no such cluster, too little memory, or weights, data or packages are missing.
+        DataError: data outside the store are broken.
     """
     if config.cluster.kind == "slurm":
         raise PlanError(
@@ -53,6 +55,7 @@ def check_can_run(plan: Plan, store: Store, config: RunConfig) -> None:
             f"{', '.join(missing)}: not installed; stages need the training packages: "
             "pip install 'scalesweep[train]'"
         )
+    check_external_data(plan, todo, store)
 
 
 def run_plan(plan: Plan, store: Store, config: RunConfig) -> Outcome:
@@ -77,12 +80,14 @@ def run_plan(plan: Plan, store: Store, config: RunConfig) -> Outcome:
             max_node_hours=config.budget.node_hours,
         ).run()
     scores: Mapping[str, float] = {}
-    if plan_has_scores(plan):
+    if plan_has_scores(plan) and not result.interrupted:
         scores = _report(plan, store)
     if config.tracking.wandb and not result.interrupted and (result.new_attempts or not before):
         _export(plan, store, config)
     for line in summary_lines(plan, result):
         print(line)
+    if result.interrupted:
+        print("type the line again to continue; `report` shows what there is")
     _print_totals(begin, result)
     return Outcome(exit_status=exit_status(result), scores=scores)
 

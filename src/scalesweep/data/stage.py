@@ -96,7 +96,7 @@ def _index(context: StageContext, spec: DataSpec) -> None:
     progress = _Progress(context, total=len(names), unit="file")
     files = {}
     for done, file in enumerate(names):
-        files[file] = _stock(root / file, declared.get(file, ""), dataset=name)
+        files[file] = take_stock(root / file, declared.get(file, ""), dataset=name)
         progress(done + 1)
     write_json(context.attempt.output / "external.json", {"dataset": name, "files": files})
     write_json(context.attempt.path / _LOCATION, {"root": str(root)})
@@ -113,7 +113,7 @@ def _external_root(context: StageContext, dataset: str) -> Path:
     return root
 
 
-def _stock(path: Path, declared: str, *, dataset: str) -> dict[str, Any]:
+def take_stock(path: Path, declared: str, *, dataset: str) -> dict[str, Any]:
     """Size, hash and number of items of a file, as it must be."""
     if not path.is_file():
         raise DataError(

@@ -1,0 +1,188 @@
+"""Data that lie outside the store are read and checked before anything of a study is started.
+
+    python -m scalesweep.preflight CACHE < stages.json
+
+A process of its own: checking takes a tokenizer and an image library, which the command line does
+not import. Whatever a stage would stumble over later (a cut file, a missing or corrupt picture, a
+conversation out of order, one that is too long) is found here, and what was read is kept in the
+cache, so that no stage reads it twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scalesweep.errors import DataError, ScaleSweepError
+from scalesweep.plan.graph import Plan, PlannedStage
+from scalesweep.records import StageKind, canonical_json
+from scalesweep.rundir import Store
+
+FAULTS = 2
+"""Exit status when data are broken; anything else but 0 is a defect of the check."""
+
+
+def check_external_data(plan: Plan, todo: Sequence[PlannedStage], store: Store) -> None:
+    """Refuse broken data that stages would read from outside the store; nothing stays behind.
+
+    todo: stages that are not done.
+
+    Raises:
+        DataError: every fault, one line each, with file, item and defect.
+    """
+    roots = external_roots(plan)
+    stages = [stage.to_json() for stage in todo if datasets_read(stage) & set(roots)]
+    if not stages:
+        return
+    had_store, had_cache = store.root.exists(), store.cache.exists()
+    ended = subprocess.run(
+        [sys.executable, "-m", "scalesweep.preflight", str(store.cache)],
+        input=json.dumps({"roots": roots, "stages": stages}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode == 0:
+        return
+    if not had_cache:
+        shutil.rmtree(store.cache, ignore_errors=True)
+    if not had_store:
+        shutil.rmtree(store.root, ignore_errors=True)
+    said = ended.stderr.strip().splitlines() or [f"ended with status {ended.returncode}"]
+    if ended.returncode != FAULTS:
+        raise DataError(f"data could not be checked: {said[-1]}")
+    raise DataError("\nscalesweep: ".join(said))
+
+
+def external_roots(plan: Plan) -> dict[str, str]:
+    """Data set -> its folder, for those that no stage of the plan makes."""
+    return {
+        role.removeprefix("data:"): path
+        for stage in plan.stages
+        if stage.spec.kind is StageKind.data
+        for role, path in stage.execution.paths.items()
+        if role.startswith("data:")
+    }
+
+
+def datasets_read(stage: PlannedStage) -> set[str]:
+    """Data sets whose files a stage reads."""
+    identity = stage.spec.identity
+    if stage.spec.kind is StageKind.data:
+        return {identity["dataset"]}
+    return {entry["dataset"] for key in ("data", "benchmarks") for entry in identity.get(key, ())}
+
+
+def faults(
+    stages: Sequence[PlannedStage], roots: Mapping[str, Path], *, cache: Path
+) -> Iterator[str]:
+    """One line per distinct fault; stages that would read the same in the same way are one."""
+    seen: set[str] = set()
+    broken: set[str] = set()  # data sets with a fault: whatever else reads them would repeat it
+    for stage in stages:
+        read = datasets_read(stage) & set(roots) - broken
+        what = _what_is_read(stage)
+        if not read or what in seen:
+            continue
+        seen.add(what)
+        try:
+            CHECKS[stage.spec.kind](stage, roots, cache)
+        except ScaleSweepError as error:
+            broken |= read
+            yield " ".join(str(error).splitlines())
+
+
+def _what_is_read(stage: PlannedStage) -> str:
+    identity = stage.spec.identity
+    keys = ("data", "dataset", "parameters", "template", "method", "max_seq_len", "on_broken_item",
+            "benchmarks", "blind")  # fmt: skip
+    read: dict[str, Any] = {key: identity.get(key) for key in keys}
+    tower: Mapping[str, Any] = identity.get("tower") or {}
+    model: Mapping[str, Any] = identity.get("model") or {}
+    shape = [tower.get("image_size"), tower.get("patch_size"), model.get("tokenizer")]
+    return canonical_json([stage.spec.kind, read, shape])
+
+
+def _check_files(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
+    from scalesweep.data.stage import take_stock
+    from scalesweep.specs import DataSpec
+
+    del cache
+    spec = DataSpec.from_identity(stage.spec.identity)
+    root = roots[spec.dataset]
+    declared: Mapping[str, str] = spec.parameters.get("files") or {}
+    # Where no file is declared the stage takes stock of all; pictures are checked where they are
+    # trained on.
+    for path in [root / name for name in declared] or sorted(root.rglob("*.json*")):
+        name = path.relative_to(root).as_posix()
+        take_stock(path, declared.get(name, ""), dataset=spec.dataset)
+
+
+def _check_training_data(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from scalesweep.data.samples import load_training_set
+    from scalesweep.models.weights import weights_folder
+    from scalesweep.specs import TrainingSpec
+
+    spec = TrainingSpec.from_identity(stage.spec.identity)
+    # What a generator makes is not there yet, and not broken.
+    spec = dataclasses.replace(spec, data=[s for s in spec.data if s.dataset in roots])
+    tokenizer = None
+    if spec.model is not None:
+        folder = weights_folder(
+            "tokenizer", spec.model.tokenizer, paths=stage.execution.paths, inputs={}
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    load_training_set(spec, roots=roots, tokenizer=tokenizer, cache=cache)
+
+
+def _check_questions(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
+    from scalesweep.data.images import picture_defect
+    from scalesweep.evaluate.benchmarks.mini import NAMES, read_questions
+
+    del cache
+    for benchmark in stage.spec.identity["benchmarks"]:
+        if benchmark["dataset"] not in roots or benchmark["name"] not in NAMES:
+            continue
+        for question in read_questions(roots[benchmark["dataset"]] / benchmark["file"]):
+            defect = None if question.image is None else picture_defect(question.image)
+            if defect is not None:
+                raise DataError(
+                    f"{benchmark['file']}, question {question.question_id}: picture "
+                    f"{question.image} {defect}"
+                )
+
+
+CHECKS: Mapping[StageKind, Callable[[PlannedStage, Mapping[str, Path], Path], None]] = {
+    StageKind.data: _check_files,
+    StageKind.base: _check_training_data,
+    StageKind.align: _check_training_data,
+    StageKind.tune: _check_training_data,
+    StageKind.generate: _check_questions,
+    StageKind.judge: _check_questions,
+}
+
+
+def main(arguments: list[str]) -> int:
+    asked = json.load(sys.stdin)
+    found = list(
+        faults(
+            [PlannedStage.from_json(data) for data in asked["stages"]],
+            {name: Path(path) for name, path in asked["roots"].items()},
+            cache=Path(arguments[0]),
+        )
+    )
+    for line in found:
+        print(line, file=sys.stderr)
+    return FAULTS if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
