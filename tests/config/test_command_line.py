@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -157,3 +158,18 @@ def test_the_two_commands_are_the_same(tmp_path: Path) -> None:
     )
 
     assert first.stdout == second.stdout
+
+
+def test_another_sweeper_works_and_leaves_its_file_in_the_store(tmp_path: Path) -> None:
+    words = "plan -m hydra/sweeper=basic model=mini_xs,mini_s store=store --json"
+
+    result = subprocess.run(
+        [sys.executable, "-m", "scalesweep", *words.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert len(json.loads(result.stdout)["cells"]) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
