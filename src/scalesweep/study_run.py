@@ -116,10 +116,9 @@ def _report(plan: Plan, store: Store) -> Mapping[str, float]:
         page = report(store, plan.study, format="html")
         print(f"report: {page}")
         results = make_report(store, plan.study).results
-    except (
-        ScaleSweepError,
-        OSError,
-    ) as error:  # a study is not lost because its report cannot be written
+    except BrokenPipeError:
+        raise
+    except (ScaleSweepError, OSError) as error:  # the study is not lost with its report
         print(f"scalesweep: no report: {error}", file=sys.stderr)
         return {}
     return {

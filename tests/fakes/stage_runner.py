@@ -168,3 +168,10 @@ def do_fill_the_disk(context: StageContext) -> None:
 def output_text(store: Store, ref: StageRef) -> str:
     """What a published stage of this runner wrote."""
     return Path(store.stage(ref).output() / "text").read_text()
+
+
+def do_name_main(context: StageContext) -> None:
+    """Output is what this process takes for the program that was started."""
+    main = sys.modules["__main__"]
+    found = [str(getattr(main, name, "")) for name in ("__spec__", "__file__")]
+    (context.attempt.output / "text").write_text("".join(found).replace("None", ""))

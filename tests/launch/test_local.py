@@ -317,6 +317,25 @@ def test_a_spent_budget_leaves_stages_out(store: Store) -> None:
     assert exit_status(result) == 1
 
 
+def test_what_earlier_runs_of_the_study_spent_counts(store: Store) -> None:
+    first = stage("first", "count", steps=1, usd_per_node_hour=10)
+    plan = plan_of(first, stage("second", after=[first]))
+    run(plan_of(first), store)
+
+    assert states(run(plan, store, max_usd=2e-5))["second"] is State.left_out
+
+
+def test_what_runs_now_counts(store: Store) -> None:
+    long = stage("long", "count", steps=50, step_s=0.05, usd_per_node_hour=3600)
+    soon = stage("soon", "count", steps=10)
+    later = stage("later", after=[soon])
+
+    # One device of two, so half a dollar a second: a tenth of a second is the budget.
+    result = run(plan_of(long, soon, later), store, max_usd=0.05)
+
+    assert states(result) == {"long": State.done, "soon": State.done, "later": State.left_out}
+
+
 def test_node_hours_are_a_budget_too(store: Store) -> None:
     first = stage("first", "count", steps=1)
     plan = plan_of(first, stage("second", after=[first]))

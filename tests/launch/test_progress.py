@@ -129,9 +129,29 @@ def test_a_narrow_terminal_shortens_names_first(tmp_path: Path) -> None:
 def test_the_sum_counts_stages_by_state() -> None:
     runs = [a_run("a", state=State.done), a_run("b", state=State.left_out), a_run("c")]
 
-    text = overall_text({run.ref: run for run in runs}, 3725.0)
+    text = overall_text({run.ref: run for run in runs})
 
-    assert text == "1/3 stages done, 1 waiting, 1 left out  1:02:05"
+    assert text == "1/3 stages done, 1 waiting, 1 left out, workers start"
+
+
+def test_plain_lines_tell_now_and_then_how_far_stages_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, data = running(tmp_path / "a", TRAINING), running(tmp_path / "b", {}, "data")
+    stream = io.StringIO()
+    progress = PlainProgress(stream)
+
+    progress.update({run.ref: run for run in (training, data)})
+    assert stream.getvalue() == ""
+
+    monkeypatch.setattr("scalesweep.launch.progress.PLAIN_INTERVAL_S", 0.0)
+    progress.update({run.ref: run for run in (training, data)})
+
+    assert stream.getvalue().splitlines() == [
+        f"   0:00 at      {LABEL}: 30/150, loss 1.235, 12.3k tok/s, -1:00",
+        "   0:00 at      data: starts",
+        "   0:00 0/2 stages done, 2 running",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,19 @@ class RunningAttempt:
     def wall_s(self) -> float:
         return time.monotonic() - self._started
 
+    @property
+    def spent(self) -> Usage:
+        """What it cost so far."""
+        execution = self.stage.execution
+        return Usage(
+            outcome=Outcome.running,
+            started_at=self._started_at,
+            wall_s=round(self.wall_s, 3),
+            num_devices=execution.world_size,
+            node_devices=execution.node_devices,
+            usd_per_node_hour=execution.usd_per_node_hour,
+        )
+
     def terminate(self) -> None:
         """Ask all ranks to checkpoint and stop."""
         for _, process in self._living():
@@ -178,19 +191,14 @@ class RunningAttempt:
 
     def _usage(self) -> Usage:
         """The account of the attempt: time by our clock, work by its own records."""
-        execution = self.stage.execution
-        ranks = [self._rank_usage(rank) for rank in range(execution.world_size)]
+        world_size = self.stage.execution.world_size
+        ranks = [usage for rank in range(world_size) if (usage := self._rank_usage(rank))]
         rows = [row for row in self.attempt.metric_rows() if names.STEP in row]
-        usage = Usage(
-            outcome=Outcome.running,
-            started_at=self._started_at,
-            wall_s=round(self.wall_s, 3),
+        usage = replace(
+            self.spent,
             startup_s=round(self._startup_s(), 3),
-            cpu_s=round(sum(r.cpu_s for r in ranks if r), 3),
-            peak_memory_bytes=max((r.peak_memory_bytes for r in ranks if r), default=0),
-            num_devices=execution.world_size,
-            node_devices=execution.node_devices,
-            usd_per_node_hour=execution.usd_per_node_hour,
+            cpu_s=round(sum(rank.cpu_s for rank in ranks), 3),
+            peak_memory_bytes=max((rank.peak_memory_bytes for rank in ranks), default=0),
         )
         if rows:
             usage = replace(

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
@@ -24,7 +25,7 @@ from scalesweep.launch.attempts import End, RunningAttempt
 from scalesweep.launch.publish import prepare, set_aside, verdict
 from scalesweep.launch.workers import Workers
 from scalesweep.plan.graph import Plan, PlannedStage
-from scalesweep.records import Done, Outcome, StageKind, StageRef
+from scalesweep.records import Done, Outcome, StageKind, StageRef, Usage
 from scalesweep.rundir import Store, write_json
 
 GRACE_S = 20.0
@@ -386,11 +387,27 @@ class Scheduler:
         return self.num_workers - self._busy_devices()
 
     def _over_budget(self) -> bool:
-        usd = sum(run.cost_usd for run in self.runs.values())
-        hours = sum(run.node_hours for run in self.runs.values())
+        if self.max_usd is None and self.max_node_hours is None:
+            return False
+        runs = self.runs.values()
+        spent = self._spent_before + [run.running.spent for run in runs if run.running]
+        usd = sum(usage.cost_usd for usage in spent) + sum(run.cost_usd for run in runs)
+        hours = sum(usage.node_hours for usage in spent) + sum(run.node_hours for run in runs)
         return (self.max_usd is not None and usd >= self.max_usd) or (
             self.max_node_hours is not None and hours >= self.max_node_hours
         )
+
+    @cached_property
+    def _spent_before(self) -> list[Usage]:
+        """Accounts of earlier runs' attempts: a budget is the study's, not one command's."""
+        found = []
+        for run in self.runs.values():
+            attempts = self.store.stage(run.ref).attempts()
+            for attempt in attempts[: len(attempts) - run.new_attempts]:
+                with contextlib.suppress(StoreError, KeyError, TypeError, ValueError):
+                    if (usage := attempt.usage()) is not None:
+                        found.append(usage)
+        return found
 
 
 BAD = (State.failed, State.blocked, State.left_out, State.interrupted)

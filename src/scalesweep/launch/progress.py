@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from scalesweep.launch.attempts import RunningAttempt
 from scalesweep.launch.local import StageRun, State
 from scalesweep.records import StageRef
 from scalesweep.tracking import metric_names as names
 
 REFRESH_S = 0.5
+PLAIN_INTERVAL_S = 30.0
+"""Between two plain lines about a stage that runs."""
 BAR_WIDTH = 10
 
 
@@ -52,10 +55,11 @@ def choose_progress(stream: TextIO | None = None) -> PlainProgress | LiveProgres
 
 @dataclass
 class PlainProgress:
-    """One line per event; fit for a log file."""
+    """One line per event, and now and then one about each stage that runs; fit for a log file."""
 
     stream: TextIO
     begin: float = field(default_factory=time.monotonic)
+    _told: float = field(default_factory=time.monotonic)
 
     def __enter__(self) -> PlainProgress:
         return self
@@ -64,12 +68,20 @@ class PlainProgress:
         return None
 
     def event(self, run: StageRun, what: str) -> None:
-        text = event_text(run, what)
-        print(f"{seconds_text(time.monotonic() - self.begin):>7} {text}", file=self.stream)
-        self.stream.flush()
+        self._line(event_text(run, what))
 
     def update(self, runs: Mapping[StageRef, StageRun]) -> None:
-        del runs
+        if time.monotonic() - self._told < PLAIN_INTERVAL_S:
+            return
+        self._told = time.monotonic()
+        for run in runs.values():
+            if run.state is State.running and run.running is not None:
+                self._line(f"at      {run.label}: {', '.join(filter(None, figures(run.running)))}")
+        self._line(overall_text(runs))
+
+    def _line(self, text: str) -> None:
+        print(f"{seconds_text(time.monotonic() - self.begin):>7} {text}", file=self.stream)
+        self.stream.flush()
 
 
 def event_text(run: StageRun, what: str) -> str:
@@ -137,15 +149,22 @@ class LiveProgress:
                 continue
             row = last_row(run.running.attempt.metrics)
             done, total = row.get(names.PROGRESS_DONE, 0), row.get(names.PROGRESS_TOTAL, 0)
-            table.add_row(
-                Text(run.label),
-                ProgressBar(total=total or 1, completed=done, width=BAR_WIDTH),
-                f"{done}/{total}" if total else "starts",
-                f"loss {row[names.LOSS]:.3f}" if names.LOSS in row else "",
-                _speed(row),
-                _left(run.running.wall_s, done, total, row.get(names.STEP_SECONDS)),
-            )
-        return Group(table, Text(overall_text(runs, time.monotonic() - self.begin), style="bold"))
+            bar = ProgressBar(total=total or 1, completed=done, width=BAR_WIDTH)
+            table.add_row(Text(run.label), bar, *figures(run.running))
+        overall = f"{overall_text(runs)}  {seconds_text(time.monotonic() - self.begin)}"
+        return Group(table, Text(overall, style="bold"))
+
+
+def figures(running: RunningAttempt) -> tuple[str, str, str, str]:
+    """How far, loss, speed and time left; empty where the stage has none."""
+    row = last_row(running.attempt.metrics)
+    done, total = row.get(names.PROGRESS_DONE, 0), row.get(names.PROGRESS_TOTAL, 0)
+    return (
+        f"{done}/{total}" if total else "starts",
+        f"loss {row[names.LOSS]:.3f}" if names.LOSS in row else "",
+        _speed(row),
+        _left(running.wall_s, done, total, row.get(names.STEP_SECONDS)),
+    )
 
 
 def _speed(row: Mapping[str, Any]) -> str:
@@ -160,9 +179,11 @@ def _left(wall_s: float, done: int, total: int, step_s: float | None) -> str:
     return f"-{seconds_text((total - done) * (step_s or wall_s / done))}"
 
 
-def overall_text(runs: Mapping[StageRef, StageRun], wall_s: float) -> str:
-    """Counts of stages by state, and the time so far."""
+def overall_text(runs: Mapping[StageRef, StageRun]) -> str:
+    """Counts of stages by state."""
     counts = Counter(run.state for run in runs.values())
     done = counts.pop(State.done, 0)
     others = [f"{counts[s]} {s}" for s in State if counts[s]]
-    return f"{done}/{len(runs)} stages done, {', '.join(others)}  {seconds_text(wall_s)}"
+    if not counts[State.running] and counts[State.waiting]:
+        others.append("workers start")
+    return ", ".join([f"{done}/{len(runs)} stages done", *others])

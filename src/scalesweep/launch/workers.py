@@ -23,6 +23,7 @@ from typing import Any
 
 from scalesweep.errors import StageError
 from scalesweep.launch import rank
+from scalesweep.launch.leases import process_start
 from scalesweep.launch.rank import COMMAND_VARIABLE, HELD_SIGNALS, RankTask
 
 PRELOAD = ("scalesweep.launch.preload",)
@@ -63,7 +64,9 @@ class Workers:
             StageError: no process can be started.
         """
         context = self._ready()
-        if context.get_start_method() != "forkserver" or self._server is not None:
+        if context.get_start_method() != "forkserver":
+            return
+        if self._server is not None and process_start(self._server) is not None:
             return
         try:
             ours, theirs = context.Pipe(duplex=False)
@@ -92,7 +95,6 @@ class Workers:
                 process = context.Process(target=rank.main, args=(task, self._lifeline[0]))
                 processes.append(self._started(process))
         except BaseException:
-            self._server = None  # it may have died: look again before the next
             for process in processes:
                 process.kill()
             raise
