@@ -6,6 +6,7 @@ only below its attempt. What starts it (a local worker, a Slurm job) is not its 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import threading
@@ -15,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scalesweep.records import Execution, StageKind, StageSpec
-from scalesweep.rundir import AttemptDir, StageDir, Store
+from scalesweep.records import Done, Execution, StageKind, StageSpec, canonical_json
+from scalesweep.rundir import AttemptDir, StageDir, Store, output_files
 
 RUNNERS: Mapping[StageKind, str] = {
     StageKind.data: "scalesweep.data.stage",
@@ -64,12 +65,30 @@ class StageContext:
         older = [a for a in self.stage.attempts() if a.number < self.attempt.number]
         return older[::-1]
 
+    def inputs_digest(self) -> str:
+        """Hash over the bytes of all inputs.
+
+        What an earlier attempt left (a checkpoint, answers) is of use only when it had the same: a
+        parent may have been made again since, with other bytes.
+        """
+        digests = {role: _digest(folder) for role, folder in sorted(self.inputs.items())}
+        return hashlib.sha256(canonical_json(digests).encode()).hexdigest()
+
     def log_metrics(self, row: Mapping[str, Any]) -> None:
         """Append one row to metrics.jsonl (rank zero only). Names: tracking/metric_names.py."""
         if self.is_main:
             line = json.dumps({"time": round(time.time(), 3), **row}, allow_nan=False)
             with self.attempt.metrics.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+
+
+def _digest(output: Path) -> str:
+    """That of the done.json which published an output folder; one without it is hashed here."""
+    if output.parent.parent.name == "attempts":
+        done = StageDir(output.parents[2]).done()
+        if done is not None and done.attempt == AttemptDir(output.parent).number:
+            return done.digest
+    return Done(attempt=0, files=output_files(output)).digest
 
 
 def run(context: StageContext) -> None:

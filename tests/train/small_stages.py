@@ -128,7 +128,7 @@ def run_ranks(workers: Workers, tasks: Sequence[RankTask], *, timeout_s: float =
     processes = workers.start(tasks)
     until = time.monotonic() + timeout_s
     while any(process.exitcode is None for process in processes):
-        bad = any(process.exitcode not in (None, EXIT_DONE, EXIT_INTERRUPTED) for process in processes)
+        bad = {process.exitcode for process in processes} - {None, EXIT_DONE, EXIT_INTERRUPTED}
         late = time.monotonic() > until
         if bad or late:
             for process in processes:
@@ -204,11 +204,13 @@ class SmallStage:
         killed_after: int | None = None,
         asked_to_stop: int | None = None,
         ranks: Sequence[int] | None = None,
+        runner: str | None = None,
     ) -> Ended:
         """The next attempt, run to its end by one process per rank.
 
         killed_after: SIGKILL in that step, before it is told; asked_to_stop: SIGTERM in that step.
         ranks: which of them get the signal; all, unless told.
+        runner: module that runs in place of the stage.
         """
         claimed = self.stage.attempt(len(self.stage.attempts()) + 1)
         claimed.path.mkdir(parents=True)
@@ -220,6 +222,7 @@ class SmallStage:
             number = signal.SIGKILL if killed_after else signal.SIGTERM
             order = {"signal": number, "step": step, "ranks": list(ranks or range(world_size))}
             write_json(claimed.path / "signal.json", order)
+            runner = "tests.train.signalled"
         port = free_port()
         codes = run_ranks(
             self.workers,
@@ -234,7 +237,7 @@ class SmallStage:
                     port=port,
                     started_at=0.0,
                     started_monotonic=0.0,
-                    runner=None if step is None else "tests.train.signalled",
+                    runner=runner,
                 )
                 for rank in range(world_size)
             ],

@@ -44,9 +44,7 @@ def test_a_killed_run_ends_with_the_same_losses_and_bytes(
     assert resumed.hashes == whole.hashes
 
 
-def test_a_damaged_checkpoint_is_left_out_and_the_end_is_the_same(
-    lab: Lab, tmp_path: Path
-) -> None:
+def test_a_damaged_checkpoint_is_left_out_and_the_end_is_the_same(lab: Lab, tmp_path: Path) -> None:
     whole = lab.stage(tmp_path / "whole", Method.lora).attempt()
     stage = lab.stage(tmp_path / "killed", Method.lora)
     killed = stage.attempt(killed_after=6)
@@ -57,7 +55,7 @@ def test_a_damaged_checkpoint_is_left_out_and_the_end_is_the_same(
 
     resumed = stage.attempt()
 
-    assert "step-00000004 is damaged and left out" in resumed.log
+    assert "step-00000004 is left out:" in resumed.log
     assert resumed_from(stage, step=2, attempt=2)
     assert resumed.hashes == whole.hashes
 
@@ -89,6 +87,7 @@ def test_a_checkpoint_of_another_layout_is_refused(lab: Lab, tmp_path: Path) -> 
     assert refused.codes == [1]
     error = json.loads((refused.attempt.path / "error-000.json").read_text("utf-8"))
     assert error["expected"]
-    assert "written by 1 ranks under ZeRO-0 and cannot be continued by 1 under ZeRO-2" in (
-        error["message"]
+    assert (
+        "written by 1 ranks under ZeRO-0 and cannot be continued by 1 under ZeRO-2"
+        in (error["message"])
     )

@@ -54,14 +54,15 @@ def train(
     for step in steps if state.step < num_steps else ():
         fetched = time.perf_counter()
         lr = learning_rate(optim, step=state.step, num_steps=num_steps)
-        loss_sum = 0.0
+        losses = []
         for i, micro_batch in enumerate(step.micro_batches):
             micro_loss = engine.loss_sum(*hooks.inputs(micro_batch))
             # Gradients are averaged over ranks, so the sum over ranks is world_size times it.
             scale = world_size / step.loss_weight if step.loss_weight else 0.0
             engine.backward(micro_loss * scale, last=i == len(step.micro_batches) - 1)
-            loss_sum += float(micro_loss.detach())
+            losses.append(micro_loss.detach())
         grad_norm = engine.step(lr)
+        loss_sum = sum(float(loss) for loss in losses)  # here, where the device has ended anyway
         loss, stop = _agreed(loss_sum, hooks.stop_requested(), world_size)
         loss = loss / step.loss_weight if step.loss_weight else 0.0
         state = TrainState(

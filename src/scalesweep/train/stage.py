@@ -7,14 +7,15 @@ import random
 import resource
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from transformers import AutoTokenizer
+from torch import nn
+from transformers import AutoTokenizer, CLIPVisionModel
 
 from scalesweep.data.order import num_steps as count_steps
 from scalesweep.data.samples import TrainingSet, load_training_set
@@ -38,7 +39,7 @@ from scalesweep.train.checkpoint import (
 from scalesweep.train.deepspeed import Engine, initialise_processes
 from scalesweep.train.loop import Hooks, train
 from scalesweep.train.optimizer import adamw
-from scalesweep.train.tower_task import quarter_labels, tower_accuracy
+from scalesweep.train.tower_task import TowerTask, quarter_labels, tower_accuracy
 from scalesweep.train.trainable import Trainable, build_trainable, publish
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def run(context: StageContext) -> None:
         precision=spec.precision,
         max_grad_norm=spec.optim.max_grad_norm,
     )
-    keeper = CheckpointKeeper(context=context, engine=engine)
+    keeper = CheckpointKeeper(context=context, engine=engine, inputs=context.inputs_digest())
     state = keeper.resume()
     num_steps = count_steps(
         spec.optim, num_samples=len(data), global_batch_size=spec.global_batch_size
@@ -99,7 +100,7 @@ def run(context: StageContext) -> None:
             peak_memory_bytes=_peak_memory_bytes,
         ),
     )
-    with engine.gathered(list(trainable.model.parameters())):
+    with engine.gathered(list(trainable.task.parameters())):
         if context.is_main:
             _publish(trainable, data, context, num_steps, loss, num_trainable_params)
     if context.world_size > 1:
@@ -183,6 +184,8 @@ class CheckpointKeeper:
 
     context: StageContext
     engine: Engine
+    inputs: str
+    """Digest of what the stage reads: a checkpoint made from other inputs is of no use."""
     _saved_step: int = 0
 
     def due(self, state: TrainState) -> bool:
@@ -204,6 +207,7 @@ class CheckpointKeeper:
                 state,
                 world_size=self.context.world_size,
                 zero_stage=self.engine.zero_stage,
+                inputs=self.inputs,
             )
         self._barrier()
         self._saved_step = state.step
@@ -215,7 +219,7 @@ class CheckpointKeeper:
             StageError: it was written by another number of ranks or ZeRO stage.
         """
         folders = [attempt.checkpoints for attempt in self.context.earlier_attempts()]
-        checkpoint = newest_complete(folders)
+        checkpoint = newest_complete(folders, inputs=self.inputs)
         if checkpoint is None:
             return TrainState()
         self._refuse_other_layout(checkpoint)
@@ -249,6 +253,7 @@ def _publish(
     loss: float,
     num_trainable_params: int,
 ) -> None:
+    _refuse_not_finite(trainable)
     output = context.attempt.output
     output.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
@@ -265,6 +270,16 @@ def _publish(
     log.info("published in %.1f s, last loss %.4f", time.perf_counter() - started, loss)
 
 
+def _refuse_not_finite(trainable: Trainable) -> None:
+    """The last step may overflow with a finite loss, which is taken before it."""
+    for name, parameter in trainable.task.named_parameters():
+        if parameter.requires_grad and not bool(parameter.isfinite().all()):
+            raise StageError(
+                f"{name} is not finite after the last step; lower the learning rate "
+                f"(it was at most {trainable.spec.optim.lr:g})"
+            )
+
+
 def _held_out(trainable: Trainable, context: StageContext) -> Mapping[str, Any]:
     """A tower's accuracy on pictures it never saw, where its data set has some."""
     spec = trainable.spec
@@ -273,8 +288,6 @@ def _held_out(trainable: Trainable, context: StageContext) -> Mapping[str, Any]:
     root = dataset_root(context, spec.data[0].dataset)
     if not (root / "held_out.json").exists():
         return {}
-    from dataclasses import replace
-
     source = replace(spec.data[0], file="held_out.json", image_folder="held_out_images")
     held = load_training_set(
         replace(spec, data=[source]),
@@ -284,5 +297,12 @@ def _held_out(trainable: Trainable, context: StageContext) -> Mapping[str, Any]:
     )
     pixels = torch.from_numpy(held.pixels(range(len(held))))
     labels = quarter_labels([held[i].text for i in range(len(held))])
-    trainable.task.eval()
-    return {"held_out_accuracy": tower_accuracy(trainable.task, pixels, labels)}  # type: ignore[arg-type]
+    return {"held_out_accuracy": tower_accuracy(_plain_copy(trainable.task), pixels, labels)}
+
+
+def _plain_copy(task: nn.Module) -> TowerTask:
+    """The task without DeepSpeed's hooks, which under ZeRO-3 would wait for the other ranks."""
+    assert isinstance(task, TowerTask)
+    copy = TowerTask(CLIPVisionModel(task.model.config))
+    copy.load_state_dict({name: value.cpu() for name, value in task.state_dict().items()})
+    return copy.eval()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own convention)
 from torch import Tensor, nn
 
 from scalesweep.data.images import normalise
+from scalesweep.models.embeddings import picture_features, text_embeddings, with_pictures
 
 
 def weighted_loss_sum(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -58,17 +58,11 @@ class LlavaTask(nn.Module):
         self, input_ids: Tensor, loss_weights: Tensor, pixels: Tensor, num_pictures: int
     ) -> Tensor:
         llava = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
-        embeddings = llava.get_input_embeddings()
-        image_token_id = llava.config.image_token_id
-        is_image = input_ids == image_token_id
-        # The image token may lie beyond the vocabulary: it only marks places.
-        hidden = embeddings(input_ids.masked_fill(is_image, 0))  # [B, T, D]
-        dtype = hidden.dtype
-        normalised = normalise(pixels, blind=self.blind).to(dtype)
-        features = llava.model.get_image_features(normalised, return_dict=True).pooler_output
-        features = torch.cat(list(features), dim=0)  # [n * P, D]
+        hidden, is_image = text_embeddings(llava, input_ids)
+        normalised = normalise(pixels, blind=self.blind).to(hidden.dtype)
+        features = picture_features(llava, normalised)
         if num_pictures:
-            hidden = hidden.masked_scatter(is_image.unsqueeze(-1), features.to(dtype))
+            hidden = with_pictures(hidden, is_image, features)
         else:
             hidden = hidden + 0.0 * features.sum()
         hidden = llava.model.language_model(inputs_embeds=hidden, use_cache=False).last_hidden_state

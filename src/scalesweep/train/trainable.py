@@ -95,12 +95,7 @@ def _language_model(
     if spec.model.weights == "random":
         return LlamaForCausalLM(llama_config(spec.model, tokenizer=tokenizer))
     folder = weights_folder("language_model", spec.model.weights, paths=paths, inputs=inputs)
-    return load_language_model(spec.model, folder, dtype=_load_dtype(spec))
-
-
-def _load_dtype(spec: TrainingSpec) -> torch.dtype:
-    """What learns in full starts as fp32: DeepSpeed keeps the master copy of a bf16 run so."""
-    return DTYPES[spec.precision]
+    return load_language_model(spec.model, folder, dtype=DTYPES[spec.precision])
 
 
 def _llava(
@@ -112,7 +107,7 @@ def _llava(
 ) -> Any:
     assert spec.tower is not None
     folder = weights_folder("vision_tower", spec.tower.weights, paths=paths, inputs=inputs)
-    tower = load_vision_tower(spec.tower, folder, dtype=_load_dtype(spec))
+    tower = load_vision_tower(spec.tower, folder, dtype=DTYPES[spec.precision])
     model = assemble_llava(
         _language_model(spec, paths, inputs, tokenizer),
         tower,
@@ -140,7 +135,11 @@ def _with_gradients(model: Any, spec: TrainingSpec) -> Any:
 
 
 def publish(trainable: Trainable, output: Path) -> None:
-    """Write what the stage made; parameters must be whole (Engine.gathered)."""
+    """Write what the stage made; parameters must be whole (Engine.gathered).
+
+    config.json names the dtype of training, which plain transformers loads the weights in, whatever
+    they are stored in.
+    """
     spec, model = trainable.spec, trainable.model
     dtype = EXPORT_DTYPES[spec.export_dtype]
     if spec.method is Method.projector:
@@ -153,18 +152,11 @@ def publish(trainable: Trainable, output: Path) -> None:
         _forget_paths(output / "adapter_config.json")
     elif spec.method is Method.tower:
         state = {k: v.detach().to(dtype) for k, v in publishable_state(model).items()}
-        _save_model(model, state, dtype, output)
+        model.save_pretrained(output, state_dict=_contiguous(state))
     else:
         state = {k: v.detach().to(dtype) for k, v in model.state_dict().items()}
-        _save_model(model, state, dtype, output)
+        model.save_pretrained(output, state_dict=_contiguous(state))
         trainable.tokenizer.save_pretrained(output)
-
-
-def _save_model(model: Any, state: dict[str, Tensor], dtype: torch.dtype, output: Path) -> None:
-    before = model.config.dtype
-    model.config.dtype = dtype
-    model.save_pretrained(output, state_dict=_contiguous(state))
-    model.config.dtype = before
 
 
 def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
