@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
     CLIPVisionConfig,
@@ -87,7 +88,7 @@ def load_language_model(
             "vocab_size": spec.vocab_size,
         },
     )
-    return LlamaForCausalLM.from_pretrained(folder, dtype=dtype)
+    return load_weights(LlamaForCausalLM, folder, dtype=dtype)
 
 
 def load_vision_tower(
@@ -108,7 +109,26 @@ def load_vision_tower(
             "image_size": spec.image_size,
         },
     )
-    return CLIPVisionModel.from_pretrained(folder, dtype=dtype)
+    return load_weights(CLIPVisionModel, folder, dtype=dtype)
+
+
+def load_weights(architecture: Any, folder: Path, *, dtype: torch.dtype) -> Any:
+    """A model of a transformers class from a folder, with every weight of it.
+
+    Raises:
+        StageError: the weights cannot be read, or some are missing: transformers would draw those
+            at random and only log it.
+    """
+    try:
+        model, report = architecture.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise StageError(f"{folder}: the weights cannot be read: {error}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise StageError(
+            f"{folder}: {len(missing)} weights of {architecture.__name__} are missing, "
+            f"{missing[0]} the first; fetch the folder again"
+        )
+    return model
 
 
 def assemble_llava(
@@ -167,7 +187,7 @@ def load_projector(model: LlavaForConditionalGeneration, file: Path) -> None:
         state = load_file(file)
         linear = model.model.multi_modal_projector.linear_1
         linear.load_state_dict({k.removeprefix("linear_1."): v for k, v in state.items()})
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise StageError(f"{file}: does not fit the projector: {error}") from error
 
 

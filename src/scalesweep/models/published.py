@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from scalesweep.data.tokenize import image_token_id
+from scalesweep.errors import StageError
 from scalesweep.models.build import (
     DTYPES,
     assemble_llava,
     check_linear_projector,
     load_language_model,
     load_vision_tower,
+    load_weights,
 )
 from scalesweep.models.quantization import quantize_language_model
 from scalesweep.specs import GenerateSpec, Method
@@ -42,7 +46,7 @@ def load_checkpoint(
     if checkpoint is None:
         model: Any = load_language_model(spec.model, language_model, dtype=dtype)
     elif spec.method is Method.full:
-        model = LlavaForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype)
+        model = load_weights(LlavaForConditionalGeneration, checkpoint, dtype=dtype)
         check_linear_projector(model)
     else:
         assert spec.tower is not None
@@ -56,7 +60,17 @@ def load_checkpoint(
         )
         if spec.method is Method.qlora:
             quantize_language_model(base, compute_dtype=dtype)
-        model = PeftModel.from_pretrained(base, checkpoint)
+        model = _with_adapters(base, checkpoint)
     if torch.cuda.is_available():
         model = model.to("cuda")
     return model.eval(), loaded_tokenizer
+
+
+def _with_adapters(base: Any, folder: Path) -> PeftModel:
+    try:
+        with warnings.catch_warnings():
+            # peft would go on with the adapters it drew at random.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(base, folder)
+    except (OSError, RuntimeError, ValueError, UserWarning, SafetensorError) as error:
+        raise StageError(f"{folder}: does not fit its base: {error}") from error

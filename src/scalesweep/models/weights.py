@@ -66,7 +66,7 @@ def check_architecture(folder: Path, expected: Mapping[str, object]) -> None:
     """
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise StageError(f"{folder}: has no readable config.json") from error
     found = found.get("vision_config", found) if "patch_size" in expected else found
     wrong = [
