@@ -252,12 +252,23 @@ def _run_hydra(words: Sequence[str]) -> None:
     except ScaleSweepError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
         raise from_hydra(error) from error
     except SystemExit as stop:
         if stop.code not in (0, None):
             raise ConfigError("command line: see python -m scalesweep --help") from stop
     finally:
         sys.argv = saved
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is at the bottom of an error: OmegaConf wraps whatever passes through it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _never_called(config: object) -> None:

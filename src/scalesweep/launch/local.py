@@ -17,7 +17,7 @@ from functools import cached_property
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from scalesweep.errors import StoreError
 from scalesweep.launch import leases
@@ -416,11 +416,15 @@ BAD = (State.failed, State.blocked, State.left_out, State.interrupted)
 
 def stage_weight(stage: PlannedStage) -> float:
     """Rough size of a stage, for the order of starting only."""
-    model = stage.spec.identity.get("model") or {}
-    tower = stage.spec.identity.get("tower") or {}
+    model, tower = (_part(stage, name) for name in ("model", "tower"))
     width = model.get("hidden_size", 1) * model.get("num_layers", 1)
     tokens = (tower.get("image_size", 1) // tower.get("patch_size", 1)) ** 2
     return float(WEIGHTS[stage.spec.kind] * width * (30 + tokens))
+
+
+def _part(stage: PlannedStage, name: str) -> Mapping[str, Any]:
+    part = stage.spec.identity.get(name)
+    return part if isinstance(part, Mapping) else {}
 
 
 def priorities(plan: Plan) -> dict[StageRef, float]:

@@ -1,0 +1,107 @@
+"""What a command does around the running itself: refuse, report, and say how it ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from scalesweep import study_run
+from scalesweep.cli import run as run_line
+from scalesweep.errors import PlanError
+from scalesweep.launch.local import Scheduler, StudyResult, announce
+from scalesweep.plan.graph import Plan
+from scalesweep.rundir import Store, read_json
+from tests.config.composing import cell
+from tests.report.synthetic import QUICKSTART, SyntheticStudy, build_study
+
+CONFIG = cell("model=mini_s", "tracking=none")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> SyntheticStudy:
+    """Two cells of which all is done."""
+    return build_study(tmp_path / "store", QUICKSTART[:2], name="quick", num_questions=40)
+
+
+def test_a_study_of_which_all_is_done_is_reported_without_an_attempt(
+    study: SyntheticStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = study_run.run_plan(study.plan, study.store, CONFIG)
+
+    said = capsys.readouterr().out
+    # 0.447 and 0.525 of 40 questions, rounded to whole answers
+    assert sorted(outcome.scores.values()) == pytest.approx([18 / 40, 21 / 40])
+    assert outcome.exit_status == 0
+    assert "all 14 stages were done; 0 new attempts" in said
+    assert f"report: {study.store.study('quick') / 'report.html'}" in said
+
+
+def test_the_report_is_about_the_cells_that_were_run(
+    study: SyntheticStudy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even if another command has run other cells under the study's name meanwhile."""
+    half = dataclasses.replace(study.plan, cells=study.plan.cells[:1])
+    undisturbed = Scheduler.run
+
+    def disturbed(self: Scheduler) -> StudyResult:
+        result = undisturbed(self)
+        announce(study.store, half)
+        return result
+
+    monkeypatch.setattr(Scheduler, "run", disturbed)
+    outcome = study_run.run_plan(study.plan, study.store, CONFIG)
+
+    plan = Plan.from_json(read_json(study.store.study("quick") / "plan.json"))
+    assert len(outcome.scores) == 2
+    assert plan == study.plan
+    assert "mini_s" in capsys.readouterr().out
+
+
+def test_a_report_that_cannot_be_written_does_not_lose_the_study(
+    study: SyntheticStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (study.store.study("quick") / "report.html").mkdir()
+
+    outcome = study_run.run_plan(study.plan, study.store, CONFIG)
+
+    said = capsys.readouterr()
+    assert outcome.exit_status == 0
+    assert "no report" in said.err
+    assert "0 new attempts" in said.out
+
+
+def test_a_cluster_that_this_version_cannot_submit_to_is_refused(study: SyntheticStudy) -> None:
+    config = cell("model=33b", "cluster=slurm")
+
+    with pytest.raises(PlanError, match="does not submit to Slurm yet; take cluster=local"):
+        study_run.check_can_run(study.plan, study.store, config)
+
+
+def test_missing_packages_are_named_with_how_to_get_them(
+    tmp_path: Path, study: SyntheticStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_run, "refuse_impossible", lambda *_: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "peft" in name else name)
+
+    with pytest.raises(PlanError, match=r"peft: not installed.*pip install 'scalesweep\[train\]'"):
+        study_run.check_can_run(study.plan, Store(tmp_path / "empty"), CONFIG)
+    study_run.check_can_run(study.plan, study.store, CONFIG)  # all is done: nothing is needed
+
+
+def test_ctrl_c_inside_another_librarys_error_is_still_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ValueError("a flag's cache is not there")  # as OmegaConf does halfway
+
+    monkeypatch.setattr("scalesweep.cli._never_called", interrupted)
+    monkeypatch.setattr("hydra.main", lambda **_: lambda function: lambda: function(None))
+
+    assert run_line(["model=mini_s"]) == 130
+    assert capsys.readouterr().err == "scalesweep: interrupted\n"
