@@ -73,12 +73,17 @@ def run(context: StageContext) -> None:
         for benchmark in spec.benchmarks
     }
     total = sum(len(questions) for questions in asked.values())
-    timing, done = Timing(), 0
+    timing, done, inputs = Timing(), 0, context.inputs_digest()
     answers_folder = context.attempt.output / "answers"
     answers_folder.mkdir(parents=True, exist_ok=True)
     for name, questions in asked.items():
         answerer = _Answerer(
-            spec=spec, context=context, model=model, tokenizer=tokenizer, timing=timing
+            spec=spec,
+            context=context,
+            model=model,
+            tokenizer=tokenizer,
+            timing=timing,
+            inputs=inputs,
         )
         answers = answerer.answer(name, questions, done=done, total=total)
         _publish(answers_folder / f"{name}.jsonl", questions, answers)
@@ -111,13 +116,15 @@ class _Answerer:
     model: Any
     tokenizer: Any
     timing: Timing
+    inputs: str
+    """Digest of what the stage reads."""
 
     def answer(
         self, name: str, questions: Sequence[Question], *, done: int, total: int
     ) -> Mapping[int, Answer]:
         """All answers by number; those of earlier attempts are taken as they are."""
         earlier = [attempt.path for attempt in self.context.earlier_attempts()]
-        found = answer_log.read(earlier[::-1], name)
+        found = answer_log.read(earlier[::-1], name, inputs=self.inputs)
         self._tell(done + len(found), total)
         left = [number for number in range(len(questions)) if number not in found]
         for batch in batches(
@@ -126,7 +133,7 @@ class _Answerer:
             if self.context.stop_requested():
                 raise Interrupted(f"stopped after {done + len(found)} of {total} answers")
             answers = self._timed(batch, questions)
-            answer_log.append(self.context.attempt.path, name, answers)
+            answer_log.append(self.context.attempt.path, name, answers, inputs=self.inputs)
             found |= {answer.number: answer for answer in answers}
             self._tell(done + len(found), total)
         return found

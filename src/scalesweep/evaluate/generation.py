@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from scalesweep.models.embeddings import picture_features, text_embeddings, with_pictures
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
@@ -58,9 +60,8 @@ def generate_batch(
         length = len(prompt.input_ids)
         ids[i, width - length :] = torch.from_numpy(prompt.input_ids.astype(np.int64))
         mask[i, width - length :] = 1
-    pictures = {} if pixels is None else {"pixel_values": pixels.to(device, model.dtype)}
     tokens = model.generate(
-        input_ids=ids.to(device),
+        **_inputs(model, ids.to(device), pixels),
         attention_mask=mask.to(device),
         do_sample=False,
         temperature=None,
@@ -69,12 +70,22 @@ def generate_batch(
         max_new_tokens=max_new_tokens,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=_pad(tokenizer),
-        **pictures,
-    )[:, width:]
+    )
+    generated = tokens[:, width:] if pixels is None else tokens  # embeddings are not given back
     return [
         _answer(tokenizer, prompt.number, row)
-        for prompt, row in zip(prompts, tokens.tolist(), strict=True)
+        for prompt, row in zip(prompts, generated.tolist(), strict=True)
     ]
+
+
+def _inputs(model: Any, ids: Tensor, pixels: Tensor | None) -> dict[str, Tensor]:
+    """Text as ids; text with pictures as embeddings, as the model was trained."""
+    if pixels is None:
+        return {"input_ids": ids}
+    llava = model.get_base_model() if hasattr(model, "peft_config") else model
+    hidden, is_image = text_embeddings(llava, ids)
+    features = picture_features(llava, pixels.to(ids.device, hidden.dtype))
+    return {"inputs_embeds": with_pictures(hidden, is_image, features)}
 
 
 def _pad(tokenizer: Any) -> int:

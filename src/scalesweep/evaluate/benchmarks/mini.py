@@ -34,9 +34,11 @@ def read_questions(file: Path) -> list[Question]:
         DataError: the file is missing or a line is no question; the message names the line.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read ({error}); make the data set again") from error
+    # Not splitlines(): a question may hold U+2028, at which that would cut too.
+    lines = text.removesuffix("\n").split("\n") if text else []
     questions = [_question(file, number, line) for number, line in enumerate(lines, start=1)]
     if len({question.question_id for question in questions}) < len(questions):
         raise DataError(f"{file}: two questions have one question_id")
