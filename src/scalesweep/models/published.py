@@ -72,5 +72,12 @@ def _with_adapters(base: Any, folder: Path) -> PeftModel:
             # peft would go on with the adapters it drew at random.
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(base, folder)
-    except (OSError, RuntimeError, ValueError, UserWarning, SafetensorError) as error:
-        raise StageError(f"{folder}: does not fit its base: {error}") from error
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        UserWarning,
+        SafetensorError,
+    ) as error:
+        raise StageError(f"{folder}: does not fit its base: {error!r}") from error
