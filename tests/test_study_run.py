@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scalesweep import study_run
+from scalesweep import study_command, study_run
 from scalesweep.cli import run as run_line
 from scalesweep.errors import PlanError
 from scalesweep.launch.local import Scheduler, StudyResult, announce
@@ -91,17 +95,32 @@ def test_missing_packages_are_named_with_how_to_get_them(
     study_run.check_can_run(study.plan, study.store, CONFIG)  # all is done: nothing is needed
 
 
-def test_ctrl_c_inside_another_librarys_error_is_still_ctrl_c(
+def test_ctrl_c_that_a_library_turned_into_its_own_error_is_still_ctrl_c(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:
         try:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
         finally:
             raise ValueError("a flag's cache is not there")  # as OmegaConf does halfway
 
-    monkeypatch.setattr("scalesweep.cli._never_called", interrupted)
-    monkeypatch.setattr("hydra.main", lambda **_: lambda function: lambda: function(None))
+    monkeypatch.setattr("hydra.main", lambda **_: lambda _: interrupted)
 
     assert run_line(["model=mini_s"]) == 130
     assert capsys.readouterr().err == "scalesweep: interrupted\n"
+
+
+def test_ctrl_c_that_a_library_swallowed_stops_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    undisturbed = study_command.planned
+
+    def disturbed(*words: Any) -> Any:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        return undisturbed(*words)
+
+    monkeypatch.setattr(study_command, "planned", disturbed)
+
+    assert run_line(["model=mini_s", f"store={tmp_path / 'store'}"]) == 130
+    assert not (tmp_path / "store").exists()

@@ -8,17 +8,24 @@ taken off before it sees the line.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from scalesweep import __version__
 from scalesweep.errors import ConfigError, Interrupted, ScaleSweepError
+
+if TYPE_CHECKING:
+    from scalesweep.study_command import Request
 
 DONE, CELL_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses."""
@@ -241,6 +248,7 @@ def _run_hydra(words: Sequence[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from scalesweep import study_command
     from scalesweep.config.messages import from_hydra
     from scalesweep.config.paths import conf_dir
 
@@ -248,11 +256,12 @@ def _run_hydra(words: Sequence[str]) -> None:
     saved, sys.argv = sys.argv, ["scalesweep", *words]
     try:
         decorate = hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
-        decorate(_never_called)()
+        with _interrupts_noted(study_command.current()):
+            decorate(_never_called)()
     except ScaleSweepError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if _interrupted(error):
+        if study_command.current().interrupted:
             raise KeyboardInterrupt from error
         raise from_hydra(error) from error
     except SystemExit as stop:
@@ -262,13 +271,22 @@ def _run_hydra(words: Sequence[str]) -> None:
         sys.argv = saved
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is at the bottom of an error: OmegaConf wraps whatever passes through it."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+@contextlib.contextmanager
+def _interrupts_noted(request: Request) -> Iterator[None]:
+    """Ctrl-C is raised and noted: a library at work may wrap it, a destructor swallows it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        request.interrupted = True
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _never_called(config: object) -> None:

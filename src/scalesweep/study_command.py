@@ -37,6 +37,8 @@ class Request:
     command: str = ""
     asked_cluster: str = "auto"
     exit_status: int = 0
+    interrupted: bool = False
+    """Ctrl-C came while the cells were composed."""
 
 
 _current: Request | None = None
@@ -64,6 +66,8 @@ def handle(cells: Sequence[tuple[Sequence[str], DictConfig]]) -> list[float | No
     """
     request = current()
     plan, first = planned(cells, request)
+    if request.interrupted:
+        raise KeyboardInterrupt
     store = Store(Path(first.store).absolute())
     if request.verb == "plan":
         _print_plan(plan, store, as_json=request.as_json)

@@ -117,9 +117,10 @@ def test_cancel_from_another_shell_stops_and_the_line_continues(
     undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     folder = undisturbed.copy(tmp_path)
-    line = ("tuning=full", "optim.max_steps=200", "study=long", "until=tune", *TINY)
+    line = ("tuning=full", "optim.max_steps=300", "study=long", "until=tune", *TINY)
     with begun(folder, *line) as command:
         wait_for(lambda: _rows(folder, "long") >= 2, timeout_s=150)
+        assert "running tune" in typed(folder, "status", "long").stdout
         cancelled = typed(folder, "cancel", "long")
         said, _ = command.communicate(timeout=60)
 
@@ -135,7 +136,7 @@ def test_cancel_from_another_shell_stops_and_the_line_continues(
     usages = [attempt.usage() for attempt in attempts]
     assert again.returncode == 0
     assert [u.outcome for u in usages if u] == [Outcome.interrupted, Outcome.done]
-    assert sum(usage.steps for usage in usages if usage) == 200  # not one step twice
+    assert sum(usage.steps for usage in usages if usage) == 300  # not one step twice
 
 
 def _attempts(folder: Path, study: str) -> list[AttemptDir]:

@@ -143,6 +143,15 @@ def test_a_signal_to_the_whole_group_during_imports_ends_at_once(shell: Shell) -
     assert list((shell.store.study("fake") / "commands").iterdir()) == []
 
 
+def test_nothing_lives_on_after_a_command_ended_well(shell: Shell) -> None:
+    command = shell.start(plan_of(stage("long", "count", steps=10)))
+    wait_for(lambda: journal(shell.store, "step3"))
+    below = descendants(command.pid)
+
+    assert command.wait(timeout=60) == 0
+    wait_for(lambda: not living(below), timeout_s=ORPHANS_END_WITHIN_S)
+
+
 def test_all_processes_killed_at_once_leave_a_store_that_continues(shell: Shell) -> None:
     long = stage("long", "count", steps=40)
     plan = plan_of(long, stage("after", after=[long], text="x"))
@@ -184,7 +193,8 @@ def test_a_command_takes_over_what_another_one_left(shell: Shell) -> None:
     said, _ = second.communicate(timeout=60)
 
     assert second.returncode == 0
-    assert "waits   gated: another command is at it" in said
+    host = leases.this_process().host
+    assert f"waits   gated: process {first.pid} on {host} is at it" in said
     assert output_text(shell.store, gated.spec.ref) == "x"
 
 

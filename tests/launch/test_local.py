@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import pytest
 from scalesweep.errors import StageError, StoreError
 from scalesweep.launch import leases, local
 from scalesweep.launch.attempts import RunningAttempt
-from scalesweep.launch.local import State, priorities
+from scalesweep.launch.local import StageRun, State, priorities
 from scalesweep.launch.workers import Workers
 from scalesweep.plan.graph import PlannedStage
 from scalesweep.records import Execution, Outcome, StageKind, Usage
@@ -170,6 +171,33 @@ def test_an_open_attempt_of_this_very_process_is_not_waited_for(store: Store) ->
     leases.claim(folder, data.execution, after=0)
 
     assert run(plan_of(data), store).all_done
+
+
+def test_a_stage_held_on_another_host_is_waited_for_and_the_way_out_is_named(
+    store: Store,
+) -> None:
+    held = stage("held")
+    attempt = leases.claim(store.stage(held.spec.ref), held.execution, after=0)
+    assert attempt is not None
+    far = dataclasses.replace(leases.this_process(), host="elsewhere", pid=7)
+    write_json(attempt.lease, far.to_json())
+    said: list[str] = []
+
+    class Following(MemoryProgress):
+        """Does what it is told."""
+
+        def event(self, run: StageRun, what: str) -> None:
+            if what == "elsewhere":
+                said.append(run.cause)
+                Path(run.cause.rpartition("delete ")[2]).unlink()
+
+    result = run(plan_of(held), store, progress=Following())
+
+    assert result.all_done
+    assert said == [
+        "process 7 on elsewhere is at it, which cannot be seen from here; "
+        f"if it is dead, delete {attempt.lease}"
+    ]
 
 
 # ------------------------------------------------------------------------------- failure

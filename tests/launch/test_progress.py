@@ -65,7 +65,7 @@ TRAINING = {
         ),
         ("retry", {"cause": "killed by SIGKILL"}, f"retry   {LABEL}: killed by SIGKILL"),
         ("again", {"cause": "output/a is missing"}, f"again   {LABEL}: output/a is missing"),
-        ("elsewhere", {}, f"waits   {LABEL}: another command is at it"),
+        ("elsewhere", {"cause": "process 7 is at it"}, f"waits   {LABEL}: process 7 is at it"),
         ("left out", {"cause": "the budget is spent"}, f"left out {LABEL}: the budget is spent"),
     ],
 )

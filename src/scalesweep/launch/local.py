@@ -243,6 +243,7 @@ class Scheduler:
         if holder is not None and holder != leases.this_process():
             if run.state is not State.elsewhere:
                 run.state = State.elsewhere
+                run.cause = _at_it(holder, stage.attempt(newest).lease)
                 self.progress.event(run, "elsewhere")
             return
         run.state = State.waiting
@@ -360,8 +361,7 @@ class Scheduler:
             time.sleep(0.05)
         for run in self.runs.values():
             if run.state in (State.waiting, State.elsewhere):
-                at_it = run.state is State.elsewhere
-                run.cause = "another command is at it" if at_it else run.cause or "not started"
+                run.cause = run.cause or "not started"
                 run.state = State.interrupted
 
     def _kill_all(self) -> None:
@@ -438,6 +438,14 @@ def priorities(plan: Plan) -> dict[StageRef, float]:
         after = max((length[child] for child in children[stage.spec.ref]), default=0.0)
         length[stage.spec.ref] = stage_weight(stage) + after
     return length
+
+
+def _at_it(holder: leases.Owner, lease: Path) -> str:
+    """Who is waited for, and the way out where nobody here can see whether it lives."""
+    who = f"process {holder.pid} on {holder.host} is at it"
+    if leases.is_alive(holder) is None:
+        who += f", which cannot be seen from here; if it is dead, delete {lease}"
+    return who
 
 
 @contextlib.contextmanager

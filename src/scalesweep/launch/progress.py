@@ -94,7 +94,7 @@ def event_text(run: StageRun, what: str) -> str:
         log = f" (log: {run.log})" if what == "failed" and run.log else ""
         return f"{what:<7} {run.label}: {run.cause}{log}"
     if what == "elsewhere":
-        return f"waits   {run.label}: another command is at it"
+        return f"waits   {run.label}: {run.cause}"
     return f"{what:<7} {run.label}"
 
 
