@@ -1,6 +1,7 @@
 """A training stage that leaves what its model answers, beside its output: for comparing reloads.
 
-answers.pt of the attempt: {"inputs": what the model was called with, "outputs": what came out}.
+answers.pt of the attempt: {"inputs": what the model was called with, "outputs": what came out,
+"buffers": dtypes of what is neither weight nor optimizer}.
 """
 
 from __future__ import annotations
@@ -26,7 +27,12 @@ def run(context: StageContext) -> None:
         inputs = questions(trainable.spec.method)
         with torch.no_grad():
             outputs = trainable.model(**inputs)
-        torch.save({"inputs": inputs, "outputs": outputs[0]}, context.attempt.path / "answers.pt")
+        remembered = {
+            "inputs": inputs,
+            "outputs": outputs[0],
+            "buffers": {name: buffer.dtype for name, buffer in trainable.task.named_buffers()},
+        }
+        torch.save(remembered, context.attempt.path / "answers.pt")
         trainable.task.train(was_training)
         publish(trainable, output)
 

@@ -1,13 +1,16 @@
-"""A training stage that sends itself a signal after a step; rank.py runs it in place of the stage.
+"""A training stage that sends itself a signal in a step; rank.py runs it in place of the stage.
 
-signal.json of the attempt says which: {"signal": 9, "step": 5, "ranks": [0, 1]}.
+signal.json of the attempt says which: {"signal": 9, "step": 5, "ranks": [0, 1], "in_save": false}.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from scalesweep.rundir import read_json
 from scalesweep.stages import StageContext
@@ -16,10 +19,18 @@ from scalesweep.train import stage
 
 def run(context: StageContext) -> None:
     order = read_json(context.attempt.path / "signal.json")
-    if context.rank in order["ranks"]:
+    if order["in_save"]:
+        stage.complete = functools.partial(_killed, order["signal"])
+    elif context.rank in order["ranks"]:
         flag = SignalAfter(context.stop_requested, number=order["signal"], step=order["step"])
         context = replace(context, stop_requested=flag)
     stage.run(context)
+
+
+def _killed(number: int, *_: Any, **__: Any) -> Path:
+    """All ranks have written their part of the checkpoint; it is not complete."""
+    os.kill(os.getpid(), number)
+    raise AssertionError("SIGKILL lets nobody get here")
 
 
 @dataclass

@@ -202,13 +202,15 @@ class SmallStage:
         self,
         *,
         killed_after: int | None = None,
+        killed_in_save: bool = False,
         asked_to_stop: int | None = None,
         ranks: Sequence[int] | None = None,
         runner: str | None = None,
     ) -> Ended:
         """The next attempt, run to its end by one process per rank.
 
-        killed_after: SIGKILL in that step, before it is told; asked_to_stop: SIGTERM in that step.
+        killed_after: SIGKILL in that step, before it is told; asked_to_stop: SIGTERM in that step;
+        killed_in_save: SIGKILL to rank zero while it completes the first checkpoint.
         ranks: which of them get the signal; all, unless told.
         runner: module that runs in place of the stage.
         """
@@ -218,9 +220,13 @@ class SmallStage:
         write_json(claimed.execution_file, self.execution.to_json())
         world_size = self.execution.world_size
         step = killed_after or asked_to_stop
-        if step is not None:
-            number = signal.SIGKILL if killed_after else signal.SIGTERM
-            order = {"signal": number, "step": step, "ranks": list(ranks or range(world_size))}
+        if step is not None or killed_in_save:
+            order = {
+                "signal": signal.SIGTERM if asked_to_stop else signal.SIGKILL,
+                "step": step,
+                "ranks": list(ranks or range(world_size)),
+                "in_save": killed_in_save,
+            }
             write_json(claimed.path / "signal.json", order)
             runner = "tests.train.signalled"
         port = free_port()

@@ -60,6 +60,21 @@ def test_a_damaged_checkpoint_is_left_out_and_the_end_is_the_same(lab: Lab, tmp_
     assert resumed.hashes == whole.hashes
 
 
+def test_a_kill_in_the_middle_of_a_save_costs_that_checkpoint_alone(
+    lab: Lab, tmp_path: Path
+) -> None:
+    whole = lab.stage(tmp_path / "whole", Method.full, num_ranks=2, zero_stage=2).attempt()
+    stage = lab.stage(tmp_path / "killed", Method.full, num_ranks=2, zero_stage=2)
+
+    killed = stage.attempt(killed_in_save=True)
+    again = stage.attempt()
+
+    assert killed.codes[0] == -9
+    assert [path.name for path in killed.attempt.checkpoints.iterdir()] == [".step-00000002.part"]
+    assert list(again.losses) == list(range(1, 9))
+    assert again.hashes == whole.hashes
+
+
 def test_a_signal_to_one_rank_stops_all_at_one_step_with_a_checkpoint(
     lab: Lab, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from scalesweep.data.miniature import generate
 from scalesweep.models.build import assemble_llava, load_language_model, load_vision_tower
 from scalesweep.models.quantization import quantize_language_model
 from scalesweep.rundir import output_files, read_json
-from scalesweep.specs import Method
+from scalesweep.specs import Method, Precision
 from tests.train.small_stages import PATHS, Ended, Lab, SmallStage, model_spec, tower_spec
 
 NUM_PARAMS = {
@@ -92,12 +92,22 @@ def test_a_stage_says_nothing_but_its_own_lines_and_leaves_nothing_behind(
 ) -> None:
     _, run = ended(method)
 
-    foreign = [line for line in run.log.splitlines() if not re.search(r"INFO scalesweep\.", line)]
-    assert foreign == []
+    assert foreign_lines(run) == []
     known = {"execution.json", "log", "metrics.jsonl", "usage.json", "checkpoints", "output"}
     assert {path.name for path in run.attempt.path.iterdir()} - known == {"answers.pt"}
     names = sorted(path.name for path in run.attempt.checkpoints.iterdir())
     assert names == ["step-00000004", "step-00000006"]
+
+
+def foreign_lines(run: Ended) -> list[str]:
+    return [line for line in run.log.splitlines() if not re.search(r"INFO scalesweep\.", line)]
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_several_ranks_say_nothing_more(lab: Lab, tmp_path: Path, zero_stage: int) -> None:
+    run = lab.stage(tmp_path, Method.lora, num_ranks=2, zero_stage=zero_stage).attempt()
+
+    assert foreign_lines(run) == []
 
 
 FILES = {
@@ -254,6 +264,28 @@ def test_weights_are_published_in_the_dtype_asked_for_and_load_in_that_of_traini
 
     assert {value.dtype for value in published(run).values()} == {torch.float16}
     assert LlamaForCausalLM.from_pretrained(run.output).dtype == torch.float32
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_bf16_keeps_the_angles_of_positions_in_fp32_and_reloads_the_same(
+    lab: Lab, tmp_path: Path, zero_stage: int
+) -> None:
+    stage = lab.stage(
+        tmp_path,
+        Method.full,
+        zero_stage=zero_stage,
+        precision=Precision.bf16,
+        export_dtype="bfloat16",
+    )
+
+    run = stage.attempt(runner="tests.train.remembering")
+
+    model = LlavaForConditionalGeneration.from_pretrained(run.output)
+    assert model.dtype == torch.bfloat16
+    answers_equal(run, model)
+    # rounded to bf16, position 2000 would be off by whole turns
+    buffers = torch.load(run.attempt.path / "answers.pt")["buffers"]
+    assert {dtype for name, dtype in buffers.items() if "inv_freq" in name} == {torch.float32}
 
 
 def test_recomputing_activations_changes_no_number(lab: Lab, ended: Stages, tmp_path: Path) -> None:

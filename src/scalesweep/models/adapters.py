@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -25,4 +28,15 @@ def lora_config(spec: LoraSpec) -> LoraConfig:
 
 def add_adapters(model: Any, spec: LoraSpec) -> PeftModel:
     """The model with fresh adapters; only they and the projector require gradients."""
-    return get_peft_model(model, lora_config(spec))
+    with quiet_peft():
+        return get_peft_model(model, lora_config(spec))
+
+
+@contextlib.contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without the warning that peft asks transformers 5 by an old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+        )
+        yield

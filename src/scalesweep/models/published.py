@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from scalesweep.data.tokenize import image_token_id
 from scalesweep.errors import StageError
+from scalesweep.models.adapters import quiet_peft
 from scalesweep.models.build import (
     DTYPES,
     assemble_llava,
@@ -68,7 +69,7 @@ def load_checkpoint(
 
 def _with_adapters(base: Any, folder: Path) -> PeftModel:
     try:
-        with warnings.catch_warnings():
+        with quiet_peft():
             # peft would go on with the adapters it drew at random.
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(base, folder)

@@ -30,6 +30,8 @@ def initialise_processes() -> None:
     """Join the ranks named by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; once per process."""
     if dist.is_initialized():
         return
+    # DeepSpeed calls torch's collectives by their old names, several times a step.
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.", category=FutureWarning)
     # Building this op needs a compiler on the node; a killed build leaves a lock for which every
     # later run waits for ever. Without it plain gloo or NCCL is used.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
