@@ -87,6 +87,18 @@ def test_what_an_orphan_did_is_continued_and_never_published(shell: Shell) -> No
     assert steps.total() <= 31
 
 
+def test_a_server_killed_during_imports_is_started_again(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLOW_IMPORT_S", "2")
+    command = shell.start(plan_of(stage("one")), "tests.fakes.slow_import")
+    wait_for(lambda: _importing(command.pid))
+
+    os.kill(next(p for p in descendants(command.pid) if _imports(p)), signal.SIGKILL)
+
+    assert command.wait(timeout=60) == 0
+
+
 def test_the_death_of_the_command_during_imports_ends_the_server(shell: Shell) -> None:
     command = shell.start(plan_of(stage("one")), "tests.fakes.slow_import")
     wait_for(lambda: _importing(command.pid))
@@ -99,14 +111,14 @@ def test_the_death_of_the_command_during_imports_ends_the_server(shell: Shell) -
 
 def _importing(pid: int) -> bool:
     """Whether the server below a command is at its imports."""
-    return any("slow_import" in _command_line(child) for child in descendants(pid))
+    return any(_imports(child) for child in descendants(pid))
 
 
-def _command_line(pid: int) -> str:
+def _imports(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
+        return "slow_import" in Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
-        return ""
+        return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

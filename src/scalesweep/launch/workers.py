@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from scalesweep.launch import rank
 from scalesweep.launch.leases import process_start
 from scalesweep.launch.rank import COMMAND_VARIABLE, HELD_SIGNALS, RankTask
 
+SERVER_TRIES = 3
 PRELOAD = ("scalesweep.launch.preload",)
 
 ENVIRONMENT = {
@@ -68,18 +70,27 @@ class Workers:
             return
         if self._server is not None and process_start(self._server) is not None:
             return
-        try:
-            ours, theirs = context.Pipe(duplex=False)
-            with ours, theirs:
-                process = self._started(context.Process(target=_name_parent, args=(theirs,)))
-                theirs.close()
-                self._server = ours.recv()
-                process.join()
-        except (OSError, EOFError) as error:
-            raise StageError(
-                f"the server of worker processes does not start ({error or 'it died'}); is there "
-                "memory for torch, and room in the folder of temporary files?"
-            ) from error
+        for attempt in range(1, SERVER_TRIES + 1):
+            try:
+                self._server = self._served()
+                return
+            except (OSError, EOFError) as error:
+                if attempt == SERVER_TRIES:
+                    raise StageError(
+                        f"the server of worker processes does not start ({error or 'it died'}); "
+                        "is there memory for torch, and room in the folder of temporary files?"
+                    ) from error
+                time.sleep(0.2)  # until the dead one can be told from a living one
+
+    def _served(self) -> int:
+        """Process id of a server that has imported everything."""
+        ours, theirs = self._context.Pipe(duplex=False)
+        with ours, theirs:
+            process = self._started(self._context.Process(target=_name_parent, args=(theirs,)))
+            theirs.close()
+            server = int(ours.recv())
+            process.join()
+        return server
 
     def start(self, tasks: Sequence[RankTask]) -> list[Any]:
         """One process per rank; they begin at once.
