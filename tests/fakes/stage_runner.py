@@ -15,7 +15,7 @@ from pathlib import Path
 from scalesweep.errors import Interrupted, StageError
 from scalesweep.launch.leases import process_start
 from scalesweep.records import StageRef
-from scalesweep.rundir import Store
+from scalesweep.rundir import Store, write_atomic
 from scalesweep.stages import StageContext
 from scalesweep.tracking import metric_names as names
 
@@ -152,7 +152,7 @@ def do_count(context: StageContext) -> None:
             }
         )
         note(context, f"step{step}")
-        (context.attempt.checkpoints / "step").write_text(str(step))
+        write_atomic(context.attempt.checkpoints / "step", str(step))
         if context.stop_requested() and step < total:
             raise Interrupted("stopped")
     do_write(context)

@@ -16,13 +16,14 @@ import pytest
 
 from scalesweep.launch import leases
 from scalesweep.launch.cancel import cancel
+from scalesweep.launch.local import State
 from scalesweep.plan.graph import Plan
 from scalesweep.records import Outcome
 from scalesweep.rundir import Store, write_json
 from tests.fakes.plans import plan_of, stage
 from tests.fakes.processes import descendants, living, started, wait_for
 from tests.fakes.stage_runner import journal, output_text, pids
-from tests.launch.running import run
+from tests.launch.running import run, states
 
 REPOSITORY = Path(__file__).parents[2]
 ORPHANS_END_WITHIN_S = 10
@@ -173,7 +174,7 @@ def test_all_processes_killed_at_once_leave_a_store_that_continues(shell: Shell)
     os.killpg(command.pid, signal.SIGKILL)
     command.wait()
 
-    assert run(plan, shell.store).all_done
+    assert states(run(plan, shell.store)) == {"long": State.done, "after": State.done}
 
 
 def test_two_commands_at_once_run_each_stage_once(shell: Shell) -> None:
