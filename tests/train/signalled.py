@@ -15,6 +15,7 @@ from typing import Any
 from scalesweep.rundir import read_json
 from scalesweep.stages import StageContext
 from scalesweep.train import stage
+from tests.train import sharded
 
 
 def run(context: StageContext) -> None:
@@ -24,6 +25,8 @@ def run(context: StageContext) -> None:
     elif context.rank in order["ranks"]:
         flag = SignalAfter(context.stop_requested, number=order["signal"], step=order["step"])
         context = replace(context, stop_requested=flag)
+    if context.execution.zero_stage == 3:
+        sharded.split_every_weight()
     stage.run(context)
 
 

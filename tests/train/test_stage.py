@@ -306,7 +306,9 @@ def test_a_tower_is_scored_on_pictures_it_never_saw(
     generate("tower_pictures", {"seed": 1, "num_pictures": 16}, data, tick=lambda _: None)
     pictures = replace(lab, data=data)
 
-    run = pictures.stage(tmp_path, Method.tower, num_ranks=2, zero_stage=zero_stage).attempt()
+    stage = pictures.stage(tmp_path, Method.tower, num_ranks=2, zero_stage=zero_stage)
+
+    run = stage.attempt(runner="tests.train.sharded")
 
     accuracy = run.summary["held_out_accuracy"]
     assert set(accuracy) == {"shape", "color", "digit"}
