@@ -56,7 +56,16 @@ class Engine:
             self._engine, *_ = deepspeed.initialize(
                 model=task,
                 optimizer=optimizer,
-                config=engine_config(zero_stage, precision, max_grad_norm),
+                config=engine_config(
+                    zero_stage,
+                    precision,
+                    max_grad_norm,
+                    num_trained_params=sum(
+                        getattr(p, "ds_numel", p.numel())
+                        for group in optimizer.param_groups
+                        for p in group["params"]
+                    ),
+                ),
             )
         self.zero_stage = zero_stage
         self.task = task
@@ -107,8 +116,19 @@ class Engine:
         self._engine.destroy()
 
 
-def engine_config(zero_stage: int, precision: Precision, max_grad_norm: float) -> dict[str, Any]:
-    """DeepSpeed's settings. Accumulation is ours: its own must divide evenly and average."""
+# DeepSpeed's own sizes of the buffers in which gradients and weights are collected, in elements.
+LARGEST_BUCKET = 500_000_000
+
+
+def engine_config(
+    zero_stage: int, precision: Precision, max_grad_norm: float, *, num_trained_params: int
+) -> dict[str, Any]:
+    """DeepSpeed's settings. Accumulation is ours: its own must divide evenly and average.
+
+    Buckets are no larger than what is trained: ZeRO-2 allocates one anew in every backward pass,
+    and 2 GB of it took several times as long as a miniature's whole step.
+    """
+    bucket = max(1, min(LARGEST_BUCKET, num_trained_params))
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -116,7 +136,11 @@ def engine_config(zero_stage: int, precision: Precision, max_grad_norm: float) -
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": precision is Precision.bf16},
-        "zero_optimization": {"stage": zero_stage},
+        "zero_optimization": {
+            "stage": zero_stage,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+        },
         "steps_per_print": 10**9,
     }
 
