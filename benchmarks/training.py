@@ -5,7 +5,7 @@ forward, backward, clip and AdamW; no data, no engine, no accounts. Ours is the 
 stage: samples and pictures read step by step, DeepSpeed, metrics written to disk. "stock forward"
 is the loop that a user of transformers writes: the model's own forward with labels and a mask.
 Each variant is a process of its own on one thread; they take turns, so that what slows the machine
-slows them alike.
+slows them alike, and core seconds are counted, so that what else runs on it does not.
 """
 
 from __future__ import annotations

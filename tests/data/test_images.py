@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +117,15 @@ def test_reading_a_missing_or_damaged_picture_names_the_item(tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"item 8: picture .*cut\.jpg cannot be read \(.*truncated"):
         read_pixels(tmp_path / "cut.jpg", 32, item="item 8")
     assert picture_defect(tmp_path / "gone.png") == "is missing"
+
+
+def test_reading_in_threads_leaves_the_processs_warnings_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (40, 40)).save(path)
+    before = list(warnings.filters)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        found = list(pool.map(picture_defect, [path] * 400))
+
+    assert found == [None] * 400
+    assert warnings.filters == before

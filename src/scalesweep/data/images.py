@@ -7,7 +7,10 @@ bicubic, centre crop, then mean and deviation), split in two: what is uint8 can 
 from __future__ import annotations
 
 import os
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +35,39 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBo
 """What Pillow raises for damaged files: its PNG reader uses SyntaxError."""
 
 
+class _MetadataWarnings:
+    """Pillow's warnings about metadata; defects are exceptions.
+
+    Filters of warnings are the process's, and pictures are read in several threads: each restoring
+    what it found would leave the process without warnings. The first thread in sets the filter, the
+    last one out takes it away.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._filters = warnings.catch_warnings()
+
+    @contextmanager
+    def ignored(self) -> Iterator[None]:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._filters.__exit__(None, None, None)
+
+
+METADATA_WARNINGS = _MetadataWarnings()
+
+
 def picture_defect(path: Path) -> str | None:
     """What is wrong with a picture file ("is missing"), or None; not every pixel is read.
 
@@ -39,8 +75,7 @@ def picture_defect(path: Path) -> str | None:
     end mark is decoded whole to decide, and so are other formats.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata; defects are exceptions
+        with METADATA_WARNINGS.ignored():
             with Image.open(path) as image:
                 form = image.format
                 image.verify()
@@ -79,10 +114,8 @@ def read_pixels(path: Path, side: int, *, item: str = "") -> Pixels:
         DataError: the file is missing or damaged; the message names item and file.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                rgb = to_rgb(image)
+        with METADATA_WARNINGS.ignored(), Image.open(path) as image:
+            rgb = to_rgb(image)
     except _UNREADABLE as error:
         of_item = f"{item}: " if item else ""
         raise DataError(

@@ -89,18 +89,34 @@ class TrainingSet:
 
     def __getitem__(self, number: int) -> Sample:
         index, row = self._parts[self._part[number]].index, int(self._row[number])
-        ids, kinds = index.tokens(row)
-        weights = self._weights[kinds]
-        weights[:1] = 0.0  # nothing comes before the first token, so nothing predicts it
-        repeats = np.where(ids == self._image_token_id, self._num_patches, 1)
+        input_ids, loss_weights = self.sequence(number)
         picture_row = index.picture_rows[row]
         return Sample(
             sample_id=index.ids[row],
-            input_ids=np.repeat(ids, repeats),
-            loss_weights=np.repeat(weights, repeats),
+            input_ids=input_ids,
+            loss_weights=loss_weights,
             image=None if picture_row < 0 else index.picture(picture_row),
             text=index.says[row],
         )
+
+    def sequence(self, number: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """A sample's input_ids and loss_weights alone: what a training step needs, each [T]."""
+        index, row = self._parts[self._part[number]].index, int(self._row[number])
+        ids, kinds = index.tokens(row)
+        weights = self._weights[kinds]
+        weights[:1] = 0.0  # nothing comes before the first token, so nothing predicts it
+        places = np.flatnonzero(ids == self._image_token_id)
+        if not len(places):
+            return ids, weights
+        repeats = np.ones(len(ids), dtype=np.int64)
+        repeats[places] = self._num_patches
+        return np.repeat(ids, repeats), np.repeat(weights, repeats)
+
+    def text(self, number: int) -> str:
+        """What the model is to say, as in Sample."""
+        index, row = self._parts[self._part[number]].index, int(self._row[number])
+        text: str = index.says[row]
+        return text
 
     def has_image(self, number: int) -> bool:
         return bool(self._picture[number] >= 0)

@@ -115,21 +115,21 @@ class StepMaker:
 
     def _collate(self, numbers: Sequence[int]) -> MicroBatch:
         real = [n for n in numbers if n != NO_SAMPLE]
-        rows = [self._data[n] for n in real]
-        width = max([len(row.input_ids) for row in rows] or [2])
+        rows = [self._data.sequence(n) for n in real]
+        width = max([len(input_ids) for input_ids, _ in rows] or [2])
         ids = np.full((max(1, len(rows)), width), self._pad, dtype=np.int64)
         weights = np.zeros((max(1, len(rows)), width), dtype=np.float32)
-        for i, row in enumerate(rows):
-            ids[i, : len(row.input_ids)] = row.input_ids
-            weights[i, : len(row.loss_weights)] = row.loss_weights
-        shown = [n for n, row in zip(real, rows, strict=True) if row.image is not None]
+        for i, (input_ids, loss_weights) in enumerate(rows):
+            ids[i, : len(input_ids)] = input_ids
+            weights[i, : len(loss_weights)] = loss_weights
+        shown = [n for n in real if self._data.has_image(n)]
         return MicroBatch(
             input_ids=torch.from_numpy(ids),
             loss_weights=torch.from_numpy(weights),
             pixels=self._pixels(shown),
             num_pictures=len(shown),
-            texts=[row.text for row in rows],
-            num_tokens=sum(len(row.input_ids) for row in rows),
+            texts=[self._data.text(n) for n in real],
+            num_tokens=sum(len(input_ids) for input_ids, _ in rows),
         )
 
     def _pixels(self, shown: Sequence[int]) -> Tensor:

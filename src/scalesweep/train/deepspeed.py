@@ -67,6 +67,7 @@ class Engine:
                     ),
                 ),
             )
+        _walk_once(task)
         self.zero_stage = zero_stage
         self.task = task
 
@@ -114,6 +115,23 @@ class Engine:
 
     def destroy(self) -> None:
         self._engine.destroy()
+
+
+def _walk_once(module: nn.Module) -> None:
+    """Remember a module's parameters, which stay the same objects from here on.
+
+    DeepSpeed walks the whole tree of modules for them several times a step: 2 % of a miniature's.
+    """
+    found = list(module.named_parameters())
+
+    def named_parameters(
+        prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        if prefix or not recurse or not remove_duplicate:
+            return nn.Module.named_parameters(module, prefix, recurse, remove_duplicate)
+        return iter(found)
+
+    module.named_parameters = named_parameters  # type: ignore[method-assign]
 
 
 # DeepSpeed's own sizes of the buffers in which gradients and weights are collected, in elements.
