@@ -14,6 +14,7 @@ from scalesweep.models.build import llama_config
 from scalesweep.specs import BenchmarkSpec, DataSourceSpec, LanguageModelSpec, Method
 from tests.data.official_files import item, llama_like_tokenizer, write_items, write_picture
 from tests.evaluate.small_stages import SmallStage, answers, generate_stage
+from tests.fakes.fork_server import end_fork_server
 from tests.train.small_stages import PATHS, Ended, Lab, model_spec, optim_spec
 
 QUESTION, ANSWER = "Who are you ?", "I am Vicuna ."
@@ -60,6 +61,7 @@ def paths(root: Path) -> dict[str, str]:
 
 
 def trained(root: Path, place: Path, method: Method) -> Ended:
+    end_fork_server()
     stage = Lab(workers=Workers(), data=root / "data").stage(
         place,
         method,
