@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from scalesweep.cli import REFUSED, run
+from scalesweep.data.stage import take_stock
 from scalesweep.errors import DataError
 from scalesweep.plan.build import CellRequest, build_plan
 from scalesweep.plan.graph import Plan
-from scalesweep.preflight import check_external_data, faults
-from scalesweep.rundir import Store
+from scalesweep.preflight import check_external_data, check_stock, faults
+from scalesweep.records import Done
+from scalesweep.rundir import Store, write_json
 from tests.config.composing import cell
 
 ITEMS = [
@@ -193,3 +195,23 @@ def test_a_question_without_its_picture_is_named(tmp_path: Path) -> None:
 
     assert len(lines) == 1
     assert "vqa.jsonl, question q1: picture" in lines[0]
+
+
+def test_a_file_that_changed_since_it_was_taken_stock_of_is_refused(
+    data: Path, tmp_path: Path
+) -> None:
+    plan, store = plan_of(data), Store(tmp_path / "store")
+    taken = next(s for s in plan.stages if s.spec.identity.get("dataset") == "mine")
+    folder = store.stage(taken.spec.ref)
+    output = folder.attempt(1).output
+    output.mkdir(parents=True)
+    stock = take_stock(data / "train.json", "", dataset="mine")
+    write_json(output / "external.json", {"dataset": "mine", "files": {"train.json": stock}})
+    write_json(folder.done_file, Done(attempt=1, files={}).to_json())
+    check_stock(plan, store)
+
+    text = (data / "train.json").read_text(encoding="utf-8")
+    (data / "train.json").write_text(text.replace("red", "bed"), encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"train.json is not what data/\w+ took stock of"):
+        check_stock(plan, store)

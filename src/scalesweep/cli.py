@@ -155,6 +155,7 @@ def _compose(verb: str, words: list[str], argv: Sequence[str]) -> int:
     if len(sweep_names) > 1:
         raise ConfigError(f"+sweep={','.join(sweep_names)}: one sweep at a time")
     _check_words(words)
+    words = [_plain_store(word) for word in words]
     register_resolvers()
     study_command.begin(
         study_command.Request(
@@ -212,6 +213,15 @@ def _check_words(words: Sequence[str]) -> None:
             raise ConfigError(f"{key}=: empty value; give one, or null")
 
 
+def _plain_store(word: str) -> str:
+    """store=PATH quoted for Hydra, whose grammar stops at é, ( and the like; ~ is the home."""
+    key, equals, value = word.partition("=")
+    if key != "store" or not equals or value[:1] in ("", "'", '"') or "${" in value:
+        return word
+    path = str(Path(value).expanduser()).replace("\\", "\\\\").replace("'", "\\'")
+    return f"store='{path}'"
+
+
 def _is_flag_value(words: Sequence[str], word: str) -> bool:
     at = list(words).index(word)
     return at > 0 and words[at - 1] in FLAGS_WITH_VALUE
@@ -265,6 +275,8 @@ def _run_hydra(words: Sequence[str]) -> None:
             raise KeyboardInterrupt from error
         raise from_hydra(error) from error
     except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # rich's answer to a closed pipe
+            raise stop.__context__ from stop
         if stop.code not in (0, None):
             raise ConfigError("command line: see python -m scalesweep --help") from stop
     finally:

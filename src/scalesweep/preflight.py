@@ -10,6 +10,7 @@ cache, so that no stage reads it twice.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -22,10 +23,12 @@ from typing import Any
 from scalesweep.errors import DataError, ScaleSweepError
 from scalesweep.plan.graph import Plan, PlannedStage
 from scalesweep.records import StageKind, canonical_json
-from scalesweep.rundir import Store
+from scalesweep.rundir import Store, read_json, sha256_of
 
 FAULTS = 2
 """Exit status when data are broken; anything else but 0 is a defect of the check."""
+TEXTS = (".json", ".jsonl", ".tsv")
+"""Files whose bytes are compared with the stock's; pictures are compared by size."""
 
 
 def check_external_data(plan: Plan, todo: Sequence[PlannedStage], store: Store) -> None:
@@ -37,6 +40,7 @@ def check_external_data(plan: Plan, todo: Sequence[PlannedStage], store: Store) 
         DataError: every fault, one line each, with file, item and defect.
     """
     roots = external_roots(plan)
+    check_stock(plan, store)
     stages = [stage.to_json() for stage in todo if datasets_read(stage) & set(roots)]
     if not stages:
         return
@@ -58,6 +62,39 @@ def check_external_data(plan: Plan, todo: Sequence[PlannedStage], store: Store) 
     if ended.returncode != FAULTS:
         raise DataError(f"data could not be checked: {said[-1]}")
     raise DataError("\nscalesweep: ".join(said))
+
+
+def check_stock(plan: Plan, store: Store) -> None:
+    """Refuse files that changed since a data stage of the store took stock of them.
+
+    Where nothing declares a file's hash its bytes are in no key: cells trained on the old and on
+    the new ones would stand beside each other as one data set.
+
+    Raises:
+        DataError: a file is gone, or has another size or (but for pictures) other bytes.
+    """
+    roots = external_roots(plan)
+    for stage in plan.stages:
+        name = str(stage.spec.identity.get("dataset"))
+        done = store.stage(stage.spec.ref).done() if name in roots else None
+        if stage.spec.kind is not StageKind.data or done is None:
+            continue
+        output = store.stage(stage.spec.ref).attempt(done.attempt).output
+        with contextlib.suppress(FileNotFoundError):  # damaged: it is run again
+            for file, then in read_json(output / "external.json")["files"].items():
+                path = Path(roots[name]) / file
+                if not path.is_file() or _differs(path, then):
+                    raise DataError(
+                        f"data set {name}: {path} is not what {stage.spec.ref} took stock of; "
+                        f"declare its hash in datasets.{name}.files, which makes it another data "
+                        f"set, or delete {store.stage(stage.spec.ref).path} to take stock anew"
+                    )
+
+
+def _differs(path: Path, then: Mapping[str, Any]) -> bool:
+    if path.stat().st_size != then["size"]:
+        return True
+    return path.suffix in TEXTS and sha256_of(path) != then["sha256"]
 
 
 def external_roots(plan: Plan) -> dict[str, str]:

@@ -82,7 +82,7 @@ def run_plan(plan: Plan, store: Store, config: RunConfig) -> Outcome:
     scores: Mapping[str, float] = {}
     if plan_has_scores(plan) and not result.interrupted:
         scores = _report(plan, store)
-    if config.tracking.wandb and not result.interrupted and (result.new_attempts or not before):
+    if config.tracking.wandb and not result.interrupted and _to_export(plan, store, result):
         _export(plan, store, config)
     for line in summary_lines(plan, result):
         print(line)
@@ -126,6 +126,11 @@ def _report(plan: Plan, store: Store) -> Mapping[str, float]:
         for cell in results.cells
         if results.primary in cell.scores
     }
+
+
+def _to_export(plan: Plan, store: Store, result: StudyResult) -> bool:
+    """Something is new, or what an earlier command should have written is not there."""
+    return bool(result.new_attempts) or not (store.study(plan.study) / "wandb").is_dir()
 
 
 def _export(plan: Plan, store: Store, config: RunConfig) -> None:

@@ -20,6 +20,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "unknown deep key": ("plan foo.bar=1", ("foo.bar",)),
     "not a number": ("plan optim.lr=fast", ("optim.lr=fast", "number")),
     "not a whole number": ("plan seed=1.5", ("seed=1.5", "whole number")),
+    "huge seed": ("plan seed=99999999999999999999999", ("seed=99999999", "2^32")),
     "negative seed": ("plan seed=-1", ("seed=-1", "at least 0")),
     "zero learning rate": ("plan optim.lr=0", ("optim.lr=0", "above zero")),
     "infinite learning rate": ("plan optim.lr=inf", ("optim.lr=inf", "finite")),
@@ -173,3 +174,25 @@ def test_another_sweeper_works_and_leaves_its_file_in_the_store(tmp_path: Path) 
 
     assert len(json.loads(result.stdout)["cells"]) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("name", ["é", "a b(c)", "it's", "a=b"])
+def test_a_store_may_lie_anywhere(
+    name: str, empty_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status = run(["plan", "model=mini_xs", f"store={empty_folder / name}", "--json"])
+
+    out, err = capfd.readouterr()
+    assert status == 0, err
+    assert json.loads(out)["cells"][0]["config"]["store"] == str(empty_folder / name)
+
+
+def test_a_closed_pipe_is_no_fault_of_the_line(empty_folder: Path) -> None:
+    line = f"set -o pipefail; {sys.executable} -m scalesweep plan -m model=mini_xs,mini_s | head -1"
+
+    ended = subprocess.run(
+        ["bash", "-c", line], cwd=empty_folder, capture_output=True, text=True, check=False
+    )
+
+    assert ended.stderr == ""
+    assert ended.returncode in (0, 128 + 13)

@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from scalesweep.launch.local import StageRun, State
+from scalesweep.launch.metric_rows import last_row
 from scalesweep.launch.progress import (
     LiveProgress,
     PlainProgress,
     choose_progress,
-    last_row,
     overall_text,
     seconds_text,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, cast
@@ -62,8 +63,16 @@ def readable(error: OmegaConfBaseException) -> str:
 
 @cache
 def slurm_answers() -> bool:
-    """Whether sbatch can be called here."""
-    return shutil.which("sbatch") is not None
+    """Whether sbatch can be called here, and works."""
+    if shutil.which("sbatch") is None:
+        return False
+    try:
+        ended = subprocess.run(
+            ["sbatch", "--version"], capture_output=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return ended.returncode == 0
 
 
 def resolved_cluster(

@@ -62,6 +62,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         at_least(0, seed=("seed", self.seed))
+        require(self.seed < 2**32, "seed", self.seed, "must be below 2^32")
         at_least(1, nodes=("nodes", self.nodes))
         one_of("precision", self.precision, ("fp32", "bf16"))
         one_of("until", self.until, UNTIL)

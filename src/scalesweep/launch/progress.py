@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TextIO
 
 from scalesweep.launch.attempts import RunningAttempt
 from scalesweep.launch.local import StageRun, State
+from scalesweep.launch.metric_rows import last_row
 from scalesweep.records import StageRef
 from scalesweep.tracking import metric_names as names
 
@@ -20,24 +19,6 @@ REFRESH_S = 0.5
 PLAIN_INTERVAL_S = 30.0
 """Between two plain lines about a stage that runs."""
 BAR_WIDTH = 10
-
-
-def last_row(file: Path) -> dict[str, Any]:
-    """The newest whole row of a metrics file; reads only its tail."""
-    try:
-        with file.open("rb") as handle:
-            size = handle.seek(0, 2)
-            handle.seek(max(0, size - 4096))
-            lines = handle.read().splitlines(keepends=True)
-    except OSError:
-        return {}
-    for line in reversed(lines):
-        if line.endswith(b"\n"):
-            try:
-                return dict(json.loads(line))
-            except (json.JSONDecodeError, ValueError, TypeError):
-                continue
-    return {}
 
 
 def seconds_text(seconds: float) -> str:

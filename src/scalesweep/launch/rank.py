@@ -13,14 +13,16 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from scalesweep.errors import Interrupted, ScaleSweepError
+from scalesweep.launch.metric_rows import first_row, last_row
 from scalesweep.records import Outcome, StageRef, Usage
 from scalesweep.rundir import AttemptDir, Store, write_json
 from scalesweep.stages import RUNNERS, StageContext, StopFlag
+from scalesweep.tracking import metric_names as names
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 75
 USAGE_INTERVAL_S = 2.0
@@ -202,7 +204,27 @@ class _UsageWriter(threading.Thread):
             node_devices=execution.node_devices if execution else 1,
             usd_per_node_hour=execution.usd_per_node_hour if execution else 0.0,
         )
+        if self._task.rank == 0:
+            usage = self._with_work(usage)
         try:
             write_json(self._file, usage.to_json())
         except OSError as error:  # a full disk must not end the training by way of its accounts
             print(f"usage not written: {error}", file=sys.stderr)
+
+    def _with_work(self, usage: Usage) -> Usage:
+        """Steps and start-up so far, by first and last row: the command may die with us."""
+        first, last = first_row(self._attempt.metrics), last_row(self._attempt.metrics)
+        if not first:
+            return replace(usage, startup_s=usage.wall_s)
+        began = float(first["time"]) - float(first.get(names.STEP_SECONDS, 0.0))
+        startup_s = min(max(0.0, began - self._task.started_at), usage.wall_s)
+        usage = replace(usage, startup_s=round(startup_s, 3))
+        if names.STEP not in first or names.STEP not in last:
+            return usage
+        seen_before = int(first[names.TOKENS_SEEN]) - int(first[names.TOKENS])
+        return replace(
+            usage,
+            steps=int(last[names.STEP]) - int(first[names.STEP]) + 1,
+            first_step=int(first[names.STEP]) - 1,
+            tokens=int(last[names.TOKENS_SEEN]) - seen_before,
+        )

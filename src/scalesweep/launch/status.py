@@ -9,7 +9,8 @@ from typing import Any
 
 from scalesweep.errors import StoreError
 from scalesweep.launch import leases
-from scalesweep.launch.progress import last_row, seconds_text
+from scalesweep.launch.metric_rows import last_row
+from scalesweep.launch.progress import seconds_text
 from scalesweep.launch.publish import verdict
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
 from scalesweep.records import Outcome, StageRef
