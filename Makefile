@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@touch $@
 
 demo: $(STAMP)  ## run the miniature of the whole study (sweeps/quickstart.yaml) and show its report
-	$(BIN)/python -m scalesweep -m +sweep=quickstart cluster=local store=$(STORE)
+	$(BIN)/python -m scalesweep -m +sweep=quickstart cluster=local "store=$(STORE)"
 
 test: $(STAMP)  ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
@@ -45,12 +45,12 @@ bench: $(STAMP)  ## measure speed, start-up and memory (prints ratios; minutes)
 	$(BIN)/python -m benchmarks
 
 miniature: $(STAMP)  ## make the shipped miniature towers and bases anew (about half an hour)
-	$(BIN)/python -m scalesweep -m +sweep=miniature cluster=local store=$(STORE)-miniature tracking=none
-	$(BIN)/python -m scalesweep.miniature.ship $(STORE)-miniature
+	$(BIN)/python -m scalesweep -m +sweep=miniature cluster=local "store=$(STORE)-miniature" tracking=none
+	$(BIN)/python -m scalesweep.miniature.ship "$(STORE)-miniature"
 
 seeds: $(STAMP)  ## measure the spread between seeds anew and ship its record (about a quarter of an hour)
-	$(BIN)/python -m scalesweep -m +sweep=quickstart_seeds cluster=local store=$(STORE) tracking=none
-	$(BIN)/python -m scalesweep report quickstart_seeds --store $(STORE) --seed-record src/scalesweep/report/seeds_record.json
+	$(BIN)/python -m scalesweep -m +sweep=quickstart_seeds cluster=local "store=$(STORE)" tracking=none
+	$(BIN)/python -m scalesweep report quickstart_seeds --store "$(STORE)" --seed-record src/scalesweep/report/seeds_record.json
 
 clean:  ## remove the environment, caches and built files; the store stays
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

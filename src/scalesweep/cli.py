@@ -166,11 +166,18 @@ def _compose(verb: str, words: list[str], argv: Sequence[str]) -> int:
             asked_cluster=_asked_cluster(words),
         )
     )
+    if "COMP_LINE" in os.environ:
+        os.environ["COMP_LINE"] = without_verb(os.environ["COMP_LINE"])
     if not multirun and not hydra_only:
         _refuse_axes(words)
         words = ["--multirun", *words]  # one cell and many take the same way
     _run_hydra(words)
     return study_command.current().exit_status
+
+
+def without_verb(line: str) -> str:
+    """A line to be completed by Hydra, which knows no verbs."""
+    return re.sub(rf"^(.*?scalesweep)\s+({'|'.join(COMPOSING_VERBS)})(?=\s)", r"\1", line)
 
 
 def _take_flag(words: list[str], flag: str) -> tuple[list[str], bool]:

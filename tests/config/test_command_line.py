@@ -196,3 +196,24 @@ def test_a_closed_pipe_is_no_fault_of_the_line(empty_folder: Path) -> None:
 
     assert ended.stderr == ""
     assert ended.returncode in (0, 128 + 13)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "scalesweep plan -m model=mini_",
+        "scalesweep run model=mini_",
+        "scalesweep model=mini_",
+    ],
+)
+def test_options_are_completed_after_a_verb_too(line: str, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "scalesweep", "-sc", "query=bash"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COMP_LINE": line},
+    )
+
+    assert ended.stdout.split() == ["model=mini_m", "model=mini_s", "model=mini_xs"]

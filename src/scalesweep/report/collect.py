@@ -13,7 +13,7 @@ from scalesweep.errors import StoreError
 from scalesweep.plan.graph import Cell, Plan
 from scalesweep.records import StageKind, StageRef
 from scalesweep.report.checks import report_warnings
-from scalesweep.report.costs import CellCosts, Cost, StageCost, cell_costs, total
+from scalesweep.report.costs import CellCosts, StageCost, cell_costs
 from scalesweep.report.labels import seed_of, setting_labels, value_at
 from scalesweep.report.stage_results import (
     LossPoint,
@@ -343,8 +343,3 @@ def _other_studies(store: Store, plan: Plan) -> dict[str, int]:
                 if common:
                     found[name] = len(common)
     return found
-
-
-def total_share(cells: tuple[CellResult, ...]) -> Cost:
-    """Sum of the cells' shares: what the study's stages cost together."""
-    return total(cell.costs.share for cell in cells)
