@@ -221,10 +221,10 @@ class _UsageWriter(threading.Thread):
         usage = replace(usage, startup_s=round(startup_s, 3))
         if names.STEP not in first or names.STEP not in last:
             return usage
-        seen_before = int(first[names.TOKENS_SEEN]) - int(first[names.TOKENS])
+        tokens_before = int(first.get(names.TOKENS_SEEN, 0)) - int(first.get(names.TOKENS, 0))
         return replace(
             usage,
             steps=int(last[names.STEP]) - int(first[names.STEP]) + 1,
             first_step=int(first[names.STEP]) - 1,
-            tokens=int(last[names.TOKENS_SEEN]) - seen_before,
+            tokens=int(last.get(names.TOKENS_SEEN, 0)) - tokens_before,
         )
