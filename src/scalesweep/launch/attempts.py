@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from scalesweep.errors import ScaleSweepError, StoreError
+from scalesweep.launch.metric_rows import first_row, startup_s
 from scalesweep.launch.publish import publish
 from scalesweep.launch.rank import (
     EXIT_DONE,
@@ -196,7 +197,14 @@ class RunningAttempt:
         rows = [row for row in self.attempt.metric_rows() if names.STEP in row]
         usage = replace(
             self.spent,
-            startup_s=round(self._startup_s(), 3),
+            startup_s=round(
+                startup_s(
+                    first_row(self.attempt.metrics),
+                    started_at=self._started_at,
+                    wall_s=self.wall_s,
+                ),
+                3,
+            ),
             cpu_s=round(sum(rank.cpu_s for rank in ranks), 3),
             peak_memory_bytes=max((rank.peak_memory_bytes for rank in ranks), default=0),
         )
@@ -208,14 +216,6 @@ class RunningAttempt:
                 first_step=int(rows[0][names.STEP]) - 1,
             )
         return usage
-
-    def _startup_s(self) -> float:
-        """Until the first sample was worked on; all of it when none was."""
-        first = next(self.attempt.metric_rows(), None)
-        if first is None:
-            return self.wall_s
-        began = float(first["time"]) - float(first.get(names.STEP_SECONDS, 0.0))
-        return min(max(0.0, began - self._started_at), self.wall_s)
 
     def _rank_usage(self, rank: int) -> Usage | None:
         with contextlib.suppress(OSError, StoreError, KeyError, TypeError, ValueError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from scalesweep.tracking import metric_names as names
 
 _MOST_BYTES = 4096
 """A row is far shorter."""
@@ -31,6 +33,14 @@ def last_row(file: Path) -> dict[str, Any]:
     except OSError:
         return {}
     return _first_whole(reversed(lines))
+
+
+def startup_s(first: Mapping[str, Any], *, started_at: float, wall_s: float) -> float:
+    """Seconds until the first sample was worked on; all of wall_s when none was (no first row)."""
+    if not first:
+        return wall_s
+    began = float(first["time"]) - float(first.get(names.STEP_SECONDS, 0.0))
+    return min(max(0.0, began - started_at), wall_s)
 
 
 def _first_whole(lines: Iterable[bytes]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from scalesweep.errors import Interrupted, ScaleSweepError
-from scalesweep.launch.metric_rows import first_row, last_row
+from scalesweep.launch.metric_rows import first_row, last_row, startup_s
 from scalesweep.records import Outcome, StageRef, Usage
 from scalesweep.rundir import AttemptDir, Store, write_json
 from scalesweep.stages import RUNNERS, StageContext, StopFlag
@@ -214,11 +214,8 @@ class _UsageWriter(threading.Thread):
     def _with_work(self, usage: Usage) -> Usage:
         """Steps and start-up so far, by first and last row: the command may die with us."""
         first, last = first_row(self._attempt.metrics), last_row(self._attempt.metrics)
-        if not first:
-            return replace(usage, startup_s=usage.wall_s)
-        began = float(first["time"]) - float(first.get(names.STEP_SECONDS, 0.0))
-        startup_s = min(max(0.0, began - self._task.started_at), usage.wall_s)
-        usage = replace(usage, startup_s=round(startup_s, 3))
+        spent = startup_s(first, started_at=self._task.started_at, wall_s=usage.wall_s)
+        usage = replace(usage, startup_s=round(spent, 3))
         if names.STEP not in first or names.STEP not in last:
             return usage
         tokens_before = int(first.get(names.TOKENS_SEEN, 0)) - int(first.get(names.TOKENS, 0))
