@@ -44,6 +44,11 @@ def attempts(folder: Path, kind: StageKind) -> list[AttemptDir]:
     return [AttemptDir(path) for path in sorted(paths) if (path / "log").exists()]
 
 
+def attempts_beside(attempt: AttemptDir) -> list[AttemptDir]:
+    """All attempts of the attempt's stage, in order of number."""
+    return [AttemptDir(path) for path in sorted(attempt.path.parent.glob("[0-9]*"))]
+
+
 def in_data(folder: Path) -> AttemptDir | None:
     return next(iter(attempts(folder, StageKind.data)), None)
 
@@ -101,13 +106,15 @@ def assert_the_same_as(undisturbed: Undisturbed, folder: Path) -> None:
 
 
 def assert_continued(tuned: AttemptDir) -> None:
-    """The attempt after a killed one began at its newest checkpoint, not at the beginning."""
-    following = AttemptDir(tuned.path.with_name(f"{tuned.number + 1:04d}"))
+    """The first attempt after a killed one that took a step began at the newest checkpoint.
+
+    An attempt between the two may have been killed, with its command, before its first step.
+    """
+    later = [a for a in attempts_beside(tuned) if a.number > tuned.number]
+    first_steps = [u.first_step for a in later if (u := a.usage()) is not None and u.steps > 0]
     steps = list(tuned.metric_rows())[-1][names.STEP]
-    usage = following.usage()
-    assert usage is not None
     # The row of a step is there before its checkpoint is.
-    assert usage.first_step >= max(CHECKPOINT_EVERY, steps - 2 * CHECKPOINT_EVERY + 1)
+    assert first_steps[0] >= max(CHECKPOINT_EVERY, steps - 2 * CHECKPOINT_EVERY + 1)
 
 
 @pytest.mark.parametrize("victim", ["command", "all"])
