@@ -137,12 +137,20 @@ class Execution:
     gradient_checkpointing: bool = False
     checkpoint_every_steps: int = 50
     threads_per_rank: int = 1
+    held_devices: int | None = None
+    """Devices held by it where that differs from its ranks: 0 without a GPU, all of a node that is
+    its own; null: one a rank."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """Where declared things lie on this machine: role -> absolute path."""
 
     @property
     def world_size(self) -> int:
         return self.num_nodes * self.devices_per_node
+
+    @property
+    def num_held_devices(self) -> int:
+        """What it is charged for."""
+        return self.world_size if self.held_devices is None else self.held_devices
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
@@ -170,6 +178,7 @@ class Usage:
     peak_memory_bytes: int = 0
     """Highest resident memory of one rank."""
     num_devices: int = 1
+    """Devices held."""
     node_devices: int = 1
     usd_per_node_hour: float = 0.0
     steps: int = 0
@@ -195,6 +204,31 @@ class Usage:
         check_schema(data, "usage.json")
         fields = known_fields(cls, data)
         return cls(**{**fields, "outcome": Outcome(fields["outcome"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmRun:
+    """One run of one Slurm job; a job that is requeued runs again under the same id."""
+
+    cluster: str
+    """Slurm's ClusterName."""
+    job_id: int
+    """Unique among elements of arrays too (sacct's JobIDRaw)."""
+    array_job_id: int
+    array_index: int
+    name: str
+    """Of the job, and of its submission; unique."""
+    restarts: int = 0
+    """How often it was requeued before this run (SLURM_RESTART_COUNT)."""
+
+    @property
+    def element(self) -> str:
+        """As squeue and scancel name it: 12_3."""
+        return f"{self.array_job_id}_{self.array_index}"
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SlurmRun:
+        return cls(**known_fields(cls, data))
 
 
 @dataclass(frozen=True, kw_only=True)

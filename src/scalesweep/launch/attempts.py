@@ -108,7 +108,7 @@ class RunningAttempt:
             outcome=Outcome.running,
             started_at=self._started_at,
             wall_s=round(self.wall_s, 3),
-            num_devices=execution.world_size,
+            num_devices=execution.num_held_devices,
             node_devices=execution.node_devices,
             usd_per_node_hour=execution.usd_per_node_hour,
         )

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from scalesweep.errors import StoreError
-from scalesweep.records import SCHEMA, Execution, Outcome
+from scalesweep.records import SCHEMA, Execution, Outcome, SlurmRun
 from scalesweep.rundir import AttemptDir, StageDir, fsync_directory, read_json, write_json
 from scalesweep.versions import installed_versions, source_commit
 
@@ -32,6 +32,8 @@ class Owner:
     pid: int
     process_start: int
     """Clock ticks since boot at which it began."""
+    slurm: SlurmRun | None = None
+    """The run of a job that it is, on a cluster: Slurm knows whether it lives."""
 
     def to_json(self) -> dict[str, object]:
         return {"schema": SCHEMA, **asdict(self)}
@@ -83,8 +85,9 @@ def read_owner(path: Path) -> Owner | None:
             boot_id=data["boot_id"],
             pid=data["pid"],
             process_start=data["process_start"],
+            slurm=SlurmRun.from_json(data["slurm"]) if data.get("slurm") else None,
         )
-    except (OSError, StoreError, KeyError):
+    except (OSError, StoreError, KeyError, TypeError):
         return None
 
 

@@ -200,7 +200,7 @@ class _UsageWriter(threading.Thread):
             wall_s=round(time.monotonic() - self._task.started_monotonic, 3),
             cpu_s=round(spent.ru_utime + spent.ru_stime, 3),
             peak_memory_bytes=spent.ru_maxrss * 1024,
-            num_devices=execution.world_size if execution else 1,
+            num_devices=execution.num_held_devices if execution else 1,
             node_devices=execution.node_devices if execution else 1,
             usd_per_node_hour=execution.usd_per_node_hour if execution else 0.0,
         )
