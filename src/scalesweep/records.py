@@ -137,9 +137,13 @@ class Execution:
     gradient_checkpointing: bool = False
     checkpoint_every_steps: int = 50
     threads_per_rank: int = 1
+    cpus_per_rank: int = 1
+    """Cores that a job asks for each rank."""
     held_devices: int | None = None
     """Devices held by it where that differs from its ranks: 0 without a GPU, all of a node that is
     its own; null: one a rank."""
+    on_login: bool = False
+    """On Slurm: waits for a command on the login node, where there is a network."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """Where declared things lie on this machine: role -> absolute path."""
 
@@ -168,6 +172,8 @@ class Usage:
     outcome: Outcome
     cause: str = ""
     """One line for people when it did not end well."""
+    failure: str = ""
+    """Class of a bad end (launch/failures.py), where a supervisor judged it."""
     started_at: float = 0.0
     """Seconds since 1970 where it ran; for people, never compared with another clock."""
     wall_s: float = 0.0

@@ -105,6 +105,10 @@ class AttemptDir:
     def number(self) -> int:
         return int(self.path.name)
 
+    def following(self) -> AttemptDir:
+        """The attempt with the next number, whether there is one or not."""
+        return AttemptDir(self.path.with_name(f"{self.number + 1:04d}"))
+
     @property
     def lease(self) -> Path:
         return self.path / "lease.json"

@@ -29,6 +29,9 @@ RUNNERS: Mapping[StageKind, str] = {
 }
 """Modules with a function run(context); imported where a stage runs, never on a login node."""
 
+RENDEZVOUS_VARIABLE = "SCALESWEEP_RENDEZVOUS"
+"""Environment variable with the file by which ranks on several nodes find each other."""
+
 
 @dataclass
 class StopFlag:

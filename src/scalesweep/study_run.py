@@ -17,7 +17,7 @@ from scalesweep.launch.progress import choose_progress
 from scalesweep.launch.summary import summary_lines
 from scalesweep.plan.feasible import machine, refuse_impossible
 from scalesweep.plan.graph import Plan
-from scalesweep.plan.resources import node_devices
+from scalesweep.plan.resources import is_slurm, node_devices
 from scalesweep.plan.show import is_done
 from scalesweep.preflight import check_external_data
 from scalesweep.rundir import Store
@@ -41,13 +41,8 @@ def check_can_run(plan: Plan, store: Store, config: RunConfig) -> None:
         PlanError: no such cluster, too little memory, or weights, data or packages are missing.
         DataError: data outside the store are broken.
     """
-    if config.cluster.kind == "slurm":
-        raise PlanError(
-            f"cluster={config.cluster.name}: this version runs studies on one machine and does "
-            "not submit to Slurm yet; take cluster=local, or `plan`"
-        )
     todo = [stage for stage in plan.stages if not is_done(store, stage.spec.ref)]
-    refuse_impossible(todo, machine())
+    refuse_impossible(todo, None if is_slurm(config.cluster) else machine())
     needed = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if todo and missing:
@@ -61,6 +56,10 @@ def check_can_run(plan: Plan, store: Store, config: RunConfig) -> None:
 def run_plan(plan: Plan, store: Store, config: RunConfig) -> Outcome:
     """Run what is missing, report, and say how it ended."""
     check_can_run(plan, store, config)
+    if is_slurm(config.cluster):
+        from scalesweep.study_submit import submit_study
+
+        return Outcome(exit_status=submit_study(plan, store, config), scores={})
     begin = time.monotonic()
     before = {stage.spec.ref for stage in plan.stages if is_done(store, stage.spec.ref)}
     if len(before) < len(plan.stages):

@@ -24,10 +24,16 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
+COMMIT_FILE = "COMMIT"
+"""Beside a copy of the package: the commit that it was copied at."""
+
+
 @cache
 def source_commit() -> str | None:
-    """Commit of the checkout that the code is run from; None where it is installed."""
+    """Commit of the checkout that the code is run (or was copied) from; None where installed."""
     source = Path(scalesweep.__file__).resolve().parents[1]
+    with contextlib.suppress(OSError):
+        return _commit((source / COMMIT_FILE).read_text(encoding="utf-8").strip())
     return checked_out_commit(source.parent) if source.name == "src" else None
 
 

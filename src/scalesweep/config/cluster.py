@@ -2,9 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 
 from scalesweep.config.checks import at_least, not_negative, one_of, require
+from scalesweep.errors import ConfigError
+
+KINDS = ("data", "base", "align", "tune", "generate", "judge")
+SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+"""What a name of an environment variable that holds a secret looks like."""
+OURS = (
+    "array",
+    "dependency",
+    "error",
+    "export",
+    "job-name",
+    "kill-on-invalid-dep",
+    "open-mode",
+    "output",
+    "requeue",
+    "signal",
+    "wrap",
+)
+"""Options of sbatch that submission needs for itself."""
+
+
+@dataclass(kw_only=True)
+class StageJobConfig:
+    """What jobs of one kind of stage ask for instead of what the cluster says; null: the same."""
+
+    devices: int | None = None
+    """Devices on each node; 0: none, for stages that only read and write."""
+    cpus: int | None = None
+    """Cores of a task."""
+    memory_gb: float | None = None
+    timeout_min: int | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -33,11 +69,43 @@ class ClusterConfig:
     checkpoint_every_steps: int | None = None
     """Optimizer steps between checkpoints."""
     max_tries: int | None = None
-    """Attempts in one run of a stage that was killed from outside."""
-    partition: str | None = None
-    account: str | None = None
+    """Attempts of a stage that make no progress, where another try can help."""
     source: str | None = None
     """Where the price comes from."""
+
+    # What follows is for Slurm.
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gres: str | None = None
+    """Name of a device in Slurm ("gpu", "gpu:a100"); null: none is asked for."""
+    cpus_per_device: int | None = None
+    """Cores of each task; there is one task for each device."""
+    memory_gb: float | None = None
+    """Host memory on each node; 0: all of it, null: the site's default."""
+    exclusive: bool | None = None
+    """Whole nodes, which are then paid for whole."""
+    timeout_min: int | None = None
+    """Time limit of one run of a job, minutes. A stage that needs longer goes on in the next."""
+    signal_lead_s: int | None = None
+    """Seconds before the time limit at which a stage is told to write a checkpoint."""
+    array_parallelism: int | None = None
+    """Elements of one job array that run at the same time."""
+    sbatch: list[str] | None = None
+    """Further options, as on sbatch's command line ("--reservation=study")."""
+    preamble: str | None = None
+    """File that every job sources first (modules, paths)."""
+    export: list[str] | None = None
+    """Names of environment variables that jobs get besides the usual harmless ones."""
+    env: dict[str, str] | None = None
+    """Environment variables set in every job (NCCL_SOCKET_IFNAME: ib0)."""
+    parents_wait_s: int | None = None
+    """How long a stage that starts waits to see its inputs on a slow shared file system."""
+    storage_wait_min: int | None = None
+    """How long a job waits for a file system that is full or read-only before it gives up."""
+    stages: dict[str, StageJobConfig] | None = field(default=None)
+    """Kind of stage -> what its jobs ask for instead."""
 
     def __post_init__(self) -> None:
         one_of("cluster.kind", self.kind, ("auto", "local", "slurm"))
@@ -47,8 +115,14 @@ class ClusterConfig:
             "threads_per_rank",
             "checkpoint_every_steps",
             "max_tries",
+            "cpus_per_device",
+            "timeout_min",
+            "array_parallelism",
         ):
             at_least(1, value=(f"cluster.{name}", getattr(self, name)))
+        for name in ("signal_lead_s", "parents_wait_s", "storage_wait_min"):
+            at_least(0, value=(f"cluster.{name}", getattr(self, name)))
+        not_negative("cluster.memory_gb", self.memory_gb)
         not_negative("cluster.usd_per_node_hour", self.usd_per_node_hour)
         require(
             self.usd_per_node_hour != 0 or self.free is True,
@@ -56,3 +130,51 @@ class ClusterConfig:
             self.usd_per_node_hour,
             "zero would make every cost zero; give the price, or say cluster.free=true",
         )
+        if self.stage_devices is not None and self.devices_per_node is not None:
+            require(
+                self.stage_devices <= self.devices_per_node,
+                "cluster.stage_devices",
+                self.stage_devices,
+                f"a node has cluster.devices_per_node={self.devices_per_node}",
+            )
+        self._check_slurm()
+
+    def _check_slurm(self) -> None:
+        if self.timeout_min is not None and self.signal_lead_s is not None:
+            require(
+                self.signal_lead_s < 60 * self.timeout_min,
+                "cluster.signal_lead_s",
+                self.signal_lead_s,
+                f"the whole time limit is cluster.timeout_min={self.timeout_min} min",
+            )
+        for option in self.sbatch or ():
+            name = option.lstrip("-").partition("=")[0].strip()
+            if not option.startswith("--"):
+                raise ConfigError(f"cluster.sbatch={option}: write it as --option=value")
+            if name in OURS:
+                raise ConfigError(
+                    f"cluster.sbatch={option}: --{name} is set by the submission itself; leave it out"
+                )
+        for name in [*(self.export or ()), *(self.env or ())]:
+            require(
+                re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None,
+                "cluster.export",
+                name,
+                "not a name of an environment variable",
+            )
+            if SECRET.search(name):
+                raise ConfigError(
+                    f"cluster.export={name}: Slurm keeps the environment of jobs in files and "
+                    "databases that others read; let cluster.preamble read it from a file that "
+                    "only you can read"
+                )
+        for kind, stage in (self.stages or {}).items():
+            one_of("cluster.stages", kind, KINDS)
+            at_least(0, value=(f"cluster.stages.{kind}.devices", stage.devices))
+            for name in ("cpus", "timeout_min"):
+                at_least(1, value=(f"cluster.stages.{kind}.{name}", getattr(stage, name)))
+            not_negative(f"cluster.stages.{kind}.memory_gb", stage.memory_gb)
+
+    def stage(self, kind: str) -> StageJobConfig:
+        """What the cluster says of one kind of stage."""
+        return (self.stages or {}).get(kind) or StageJobConfig()

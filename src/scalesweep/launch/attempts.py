@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import time
@@ -11,21 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scalesweep.errors import ScaleSweepError, StoreError
-from scalesweep.launch.metric_rows import first_row, startup_s
+from scalesweep.errors import ScaleSweepError
+from scalesweep.launch.accounts import rank_errors, with_work
 from scalesweep.launch.publish import publish
 from scalesweep.launch.rank import (
     EXIT_DONE,
     EXIT_INTERRUPTED,
     RankTask,
-    error_file,
-    rank_usage_file,
 )
 from scalesweep.launch.workers import Workers, free_port
 from scalesweep.plan.graph import PlannedStage
 from scalesweep.records import Done, Outcome, Usage
-from scalesweep.rundir import AttemptDir, Store, read_json, write_json
-from scalesweep.tracking import metric_names as names
+from scalesweep.rundir import AttemptDir, Store, write_json
 
 SERVER_DIED = 255
 """Exit status that multiprocessing gives a process of which it cannot know any."""
@@ -155,7 +151,11 @@ class RunningAttempt:
                 )
             except (ScaleSweepError, OSError) as error:
                 outcome, cause = Outcome.failed, str(error)
-        usage = replace(self._usage(), outcome=outcome, cause=cause)
+        usage = replace(
+            with_work(self.spent, self.attempt, self.stage.execution.world_size),
+            outcome=outcome,
+            cause=cause,
+        )
         write_json(self.attempt.usage_file, usage.to_json())
         return End(outcome=outcome, cause=cause, usage=usage)
 
@@ -164,7 +164,7 @@ class RunningAttempt:
             return Outcome.killed, self._unstarted
         if all(code == EXIT_DONE for code in codes):
             return Outcome.done, ""
-        errors = [error for rank in range(len(codes)) if (error := self._error(rank))]
+        errors = rank_errors(self.attempt, len(codes))
         expected = [error for error in errors if error.get("expected")]
         if expected:
             return Outcome.failed, str(expected[0]["message"])
@@ -183,44 +183,6 @@ class RunningAttempt:
         if all(code in (EXIT_DONE, EXIT_INTERRUPTED) or code < 0 for code in codes):
             return Outcome.killed, next(iter(self._killed_ranks.values()))
         return Outcome.killed, f"ended with status {list(codes)} and said nothing; see its log"
-
-    def _error(self, rank: int) -> dict[str, Any] | None:
-        try:
-            return json.loads(error_file(self.attempt, rank).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-        except (OSError, json.JSONDecodeError):
-            return None
-
-    def _usage(self) -> Usage:
-        """The account of the attempt: time by our clock, work by its own records."""
-        world_size = self.stage.execution.world_size
-        ranks = [usage for rank in range(world_size) if (usage := self._rank_usage(rank))]
-        rows = [row for row in self.attempt.metric_rows() if names.STEP in row]
-        usage = replace(
-            self.spent,
-            startup_s=round(
-                startup_s(
-                    first_row(self.attempt.metrics),
-                    started_at=self._started_at,
-                    wall_s=self.wall_s,
-                ),
-                3,
-            ),
-            cpu_s=round(sum(rank.cpu_s for rank in ranks), 3),
-            peak_memory_bytes=max((rank.peak_memory_bytes for rank in ranks), default=0),
-        )
-        if rows:
-            usage = replace(
-                usage,
-                steps=len(rows),
-                tokens=sum(int(row.get(names.TOKENS, 0)) for row in rows),
-                first_step=int(rows[0][names.STEP]) - 1,
-            )
-        return usage
-
-    def _rank_usage(self, rank: int) -> Usage | None:
-        with contextlib.suppress(OSError, StoreError, KeyError, TypeError, ValueError):
-            return Usage.from_json(read_json(rank_usage_file(self.attempt, rank)))
-        return None
 
 
 def _killed_by(number: int) -> str:

@@ -13,11 +13,14 @@ import os
 import shutil
 import socket
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from scalesweep.errors import StoreError
+from scalesweep.launch import slurm
 from scalesweep.records import SCHEMA, Execution, Outcome, SlurmRun
 from scalesweep.rundir import AttemptDir, StageDir, fsync_directory, read_json, write_json
 from scalesweep.versions import installed_versions, source_commit
@@ -57,6 +60,15 @@ def process_start(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
+_slurm_run: SlurmRun | None = None
+
+
+def set_slurm_run(run: SlurmRun) -> None:
+    """Say which run of a job this process is the supervisor of; its leases name it."""
+    global _slurm_run
+    _slurm_run = run
+
+
 def this_process() -> Owner:
     pid = os.getpid()
     return Owner(
@@ -64,11 +76,14 @@ def this_process() -> Owner:
         boot_id=_boot_id(),
         pid=pid,
         process_start=process_start(pid) or 0,
+        slurm=_slurm_run,
     )
 
 
 def is_alive(owner: Owner) -> bool | None:
     """Whether a process lives; None when it cannot be seen from here, which is not dead."""
+    if owner.slurm is not None:
+        return _job_is_alive(owner, owner.slurm)
     if owner.host != socket.gethostname():
         return None
     if owner.boot_id != _boot_id():
@@ -76,19 +91,48 @@ def is_alive(owner: Owner) -> bool | None:
     return process_start(owner.pid) == owner.process_start
 
 
+def _job_is_alive(owner: Owner, run: SlurmRun) -> bool | None:
+    """By the process where it can be seen, else by what Slurm says of the job.
+
+    A job that runs again under the same id has another restart count: the run before it is over,
+    whatever its processes still do.
+    """
+    own = this_process().slurm
+    if own is not None and own.job_id == run.job_id and own.cluster == run.cluster:
+        return own.restarts == run.restarts and process_start(owner.pid) == owner.process_start
+    if owner.host == socket.gethostname() and owner.boot_id == _boot_id():
+        return process_start(owner.pid) == owner.process_start
+    try:
+        if slurm.site().name != run.cluster:
+            return None
+        rows = slurm.queued([run.name]).get(run.name, [])
+        if not any(row.job_id == run.job_id and row.state in RUNS for row in rows):
+            return False
+        return slurm.job_state(run.element)[1] == run.restarts
+    except slurm.SlurmError:
+        return None
+
+
+RUNS = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")
+"""States of a job whose processes may live."""
+
+
 def read_owner(path: Path) -> Owner | None:
     """The owner in a lease file, or None when it is missing or damaged."""
     try:
-        data = read_json(path)
-        return Owner(
-            host=data["host"],
-            boot_id=data["boot_id"],
-            pid=data["pid"],
-            process_start=data["process_start"],
-            slurm=SlurmRun.from_json(data["slurm"]) if data.get("slurm") else None,
-        )
+        return owner_from_json(read_json(path))
     except (OSError, StoreError, KeyError, TypeError):
         return None
+
+
+def owner_from_json(data: Mapping[str, Any]) -> Owner:
+    return Owner(
+        host=data["host"],
+        boot_id=data["boot_id"],
+        pid=data["pid"],
+        process_start=data["process_start"],
+        slurm=SlurmRun.from_json(data["slurm"]) if data.get("slurm") else None,
+    )
 
 
 def is_open(attempt: AttemptDir) -> bool:

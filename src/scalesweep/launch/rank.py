@@ -13,18 +13,20 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from scalesweep.errors import Interrupted, ScaleSweepError
+from scalesweep.errors import Interrupted, ScaleSweepError, StoreError
+from scalesweep.launch.failures import EXIT_STORAGE, is_storage_error
 from scalesweep.launch.metric_rows import first_row, last_row, startup_s
 from scalesweep.records import Outcome, StageRef, Usage
 from scalesweep.rundir import AttemptDir, Store, write_json
-from scalesweep.stages import RUNNERS, StageContext, StopFlag
+from scalesweep.stages import RENDEZVOUS_VARIABLE, RUNNERS, StageContext, StopFlag
 from scalesweep.tracking import metric_names as names
 
-EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 75
+EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OVERTAKEN = 0, 1, 75, 76
 USAGE_INTERVAL_S = 2.0
 LONGEST_CAUSE = 600
 """Characters of an error that are kept as its cause; the log has all of it."""
@@ -52,6 +54,10 @@ class RankTask:
     """The same on the clock of this boot, which all processes share and nobody sets."""
     runner: str | None = None
     """Module with run(context), instead of the kind's own."""
+    local_rank: int | None = None
+    """Position on its node; None where there is one node."""
+    rendezvous: Path | None = None
+    """File by which ranks on several nodes find each other; port has no meaning then."""
 
 
 def error_file(attempt: AttemptDir, rank: int) -> Path:
@@ -68,10 +74,19 @@ def main(task: RankTask, lifeline: Connection) -> None:
     lifeline: its other end is held by the command; when that dies, so do we, at once.
     """
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's business
     threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
+    serve(task, stopped_by=(signal.SIGTERM,))
+
+
+def serve(task: RankTask, *, stopped_by: Sequence[signal.Signals]) -> None:
+    """Run one rank in this process and exit with how it ended; never returns.
+
+    stopped_by: signals that ask to write a checkpoint and stop.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's business
     stop = StopFlag()
-    signal.signal(signal.SIGTERM, lambda *_: stop.event.set())
+    for number in stopped_by:
+        signal.signal(number, lambda *_: stop.event.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
     store = Store(task.store)
     stage = store.stage(task.ref)
@@ -96,22 +111,31 @@ def main(task: RankTask, lifeline: Connection) -> None:
                 inputs=task.inputs,
                 rank=task.rank,
                 world_size=task.world_size,
-                local_rank=task.rank,
+                local_rank=task.rank if task.local_rank is None else task.local_rank,
                 stop_requested=stop,
             )
         )
         status = EXIT_DONE
     except Interrupted as error:
-        print(error, file=sys.stderr)
+        _say(str(error))
         status = EXIT_INTERRUPTED
     except BaseException as error:
-        traceback.print_exc()
+        if is_storage_error(error):  # it may be that nothing more can be written
+            status = EXIT_STORAGE
+        _say(traceback.format_exc())
         _write_error(attempt, task.rank, error)
     usage.write()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     # Threads of libraries may hang in a normal exit; all that matters is on disk.
     os._exit(status)
+
+
+def _say(text: str) -> None:
+    """To the log, which may lie on a full disk."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr)
 
 
 def die_with_parent() -> None:
@@ -156,11 +180,13 @@ def _redirect_output(log: Path) -> None:
 def _set_environment(task: RankTask) -> None:
     os.environ.update(
         RANK=str(task.rank),
-        LOCAL_RANK=str(task.rank),
+        LOCAL_RANK=str(task.rank if task.local_rank is None else task.local_rank),
         WORLD_SIZE=str(task.world_size),
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(task.port),
     )
+    if task.rendezvous is not None:
+        os.environ[RENDEZVOUS_VARIABLE] = str(task.rendezvous)
 
 
 def _write_error(attempt: AttemptDir, rank: int, error: BaseException) -> None:
@@ -174,7 +200,7 @@ def _write_error(attempt: AttemptDir, rank: int, error: BaseException) -> None:
     try:
         write_json(error_file(attempt, rank), record)
     except OSError as unwritten:  # a full disk, of which the error itself may speak
-        print(f"error not written: {unwritten}", file=sys.stderr)
+        _say(f"error not written: {unwritten}")
 
 
 class _UsageWriter(threading.Thread):
@@ -190,6 +216,13 @@ class _UsageWriter(threading.Thread):
         while True:
             self.write()
             time.sleep(USAGE_INTERVAL_S)
+            self._end_if_overtaken()
+
+    def _end_if_overtaken(self) -> None:
+        """A later attempt shows that we were taken for dead: nothing we do is of use any more."""
+        if self._attempt.following().path.exists():
+            _say("a later attempt of this stage has begun; this one ends")
+            os._exit(EXIT_OVERTAKEN)
 
     def write(self) -> None:
         spent = resource.getrusage(resource.RUSAGE_SELF)
@@ -205,11 +238,21 @@ class _UsageWriter(threading.Thread):
             usd_per_node_hour=execution.usd_per_node_hour if execution else 0.0,
         )
         if self._task.rank == 0:
+            if not self._is_open():
+                return
             usage = self._with_work(usage)
         try:
             write_json(self._file, usage.to_json())
         except OSError as error:  # a full disk must not end the training by way of its accounts
-            print(f"usage not written: {error}", file=sys.stderr)
+            _say(f"usage not written: {error}")
+
+    def _is_open(self) -> bool:
+        """Whoever started the ranks may have closed the attempt while this one is being killed."""
+        try:
+            found = self._attempt.usage()
+        except (StoreError, KeyError, TypeError, ValueError):
+            return True
+        return found is None or found.outcome is Outcome.running
 
     def _with_work(self, usage: Usage) -> Usage:
         """Steps and start-up so far, by first and last row: the command may die with us."""

@@ -75,10 +75,11 @@ def answering_bytes(
     return num_params(model, tower) * (2 if precision is Precision.bf16 else 4)
 
 
-def refuse_impossible(todo: Sequence[PlannedStage], here: Machine) -> None:
+def refuse_impossible(todo: Sequence[PlannedStage], here: Machine | None) -> None:
     """Refuse stages that cannot run here, before anything is started.
 
     todo: stages that are not done; what is done needs nothing more.
+    here: the machine they run on; None where that is a cluster.
 
     Raises:
         PlanError: every reason, one line each, the largest need of a model first.
@@ -111,11 +112,11 @@ def _typed(stage: PlannedStage) -> object:
     return kinds.get(stage.spec.kind, TrainingSpec).from_identity(stage.spec.identity)
 
 
-def _faults(stage: PlannedStage, here: Machine) -> list[str]:
+def _faults(stage: PlannedStage, here: Machine | None) -> list[str]:
     spec = _typed(stage)
     faults: list[str] = []
     if isinstance(spec, TrainingSpec | GenerateSpec):
-        faults += _memory_faults(stage, spec, here)
+        faults += [] if here is None else _memory_faults(stage, spec, here)
         faults += _weight_faults(stage, spec)
     if isinstance(spec, DataSpec) and spec.generator is None:
         root = stage.execution.paths.get(f"data:{spec.dataset}", "")

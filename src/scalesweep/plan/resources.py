@@ -31,7 +31,7 @@ def stage_execution(
     """How one stage of a cell is run."""
     cluster = config.cluster
     whole = node_devices(cluster)
-    training = min(cluster.stage_devices or whole, whole)
+    training = min(cluster.stage(str(kind)).devices or cluster.stage_devices or whole, whole)
     nodes, devices, micro, zero, recompute = 1, 1, 1, 0, False
     if kind is StageKind.tune:
         nodes, devices = config.nodes, training
@@ -61,5 +61,26 @@ def stage_execution(
         gradient_checkpointing=recompute,
         checkpoint_every_steps=cluster.checkpoint_every_steps or 50,
         threads_per_rank=cluster.threads_per_rank or 1,
+        cpus_per_rank=cluster.stage(str(kind)).cpus or cluster.cpus_per_device or 1,
+        held_devices=held_devices(cluster, kind, num_nodes=nodes),
+        on_login=kind is StageKind.judge and config.judge.where == "login" and is_slurm(cluster),
         paths=dict(paths),
     )
+
+
+def is_slurm(cluster: ClusterConfig) -> bool:
+    return cluster.kind == "slurm"
+
+
+def held_devices(cluster: ClusterConfig, kind: StageKind, *, num_nodes: int) -> int | None:
+    """Devices that a job holds where that is not one a rank; None where it is."""
+    if not is_slurm(cluster):
+        return None
+    if cluster.exclusive:
+        return num_nodes * node_devices(cluster)
+    asked = cluster.stage(str(kind)).devices
+    return asked if kind in ONE_RANK else None
+
+
+ONE_RANK = (StageKind.data, StageKind.judge)
+"""Kinds that are one process, whatever the model."""

@@ -22,12 +22,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from scalesweep.specs import Precision
+from scalesweep.stages import RENDEZVOUS_VARIABLE
+from scalesweep.train.rendezvous import rendezvous
 
 deepspeed_logger.setLevel(logging.ERROR)
 
 
 def initialise_processes() -> None:
-    """Join the ranks named by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; once per process."""
+    """Join the other ranks, once per process.
+
+    They are found by MASTER_ADDR and MASTER_PORT, or by a file where there may be several nodes.
+    """
     if dist.is_initialized():
         return
     # DeepSpeed calls torch's collectives by their old names, several times a step.
@@ -36,7 +41,12 @@ def initialise_processes() -> None:
     # later run waits for ever. Without it plain gloo or NCCL is used.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend)
+    if RENDEZVOUS_VARIABLE in os.environ:
+        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        store = rendezvous(Path(os.environ[RENDEZVOUS_VARIABLE]), rank=rank, world_size=world_size)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    else:
+        dist.init_process_group(backend)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
 
 

@@ -1,0 +1,67 @@
+"""A study on Slurm: what the command that submits it does and says. Then it returns."""
+
+from __future__ import annotations
+
+from scalesweep.config.run import RunConfig
+from scalesweep.errors import StoreError
+from scalesweep.launch.local import announce
+from scalesweep.launch.submit import Submitted, Submitter
+from scalesweep.plan.graph import Plan
+from scalesweep.rundir import Store
+
+
+def submit_study(plan: Plan, store: Store, config: RunConfig) -> int:
+    """Submit what is missing, say what was done, and return the exit status.
+
+    Raises:
+        SlurmError: Slurm does not answer or refuses; the same line goes on from there.
+        StoreError: the store cannot be written.
+    """
+    try:
+        store.study(plan.study).mkdir(parents=True, exist_ok=True)
+        announce(store, plan)
+        result = Submitter(plan=plan, store=store, cluster=config.cluster).submit()
+    except OSError as error:
+        raise StoreError(
+            f"store={store.root}: cannot be written ({error.strerror or error}); choose another "
+            "with store=DIR, on a file system that all nodes see"
+        ) from error
+    for line in submitted_lines(plan, result):
+        print(line)
+    return 0
+
+
+def submitted_lines(plan: Plan, result: Submitted) -> list[str]:
+    """What was submitted, what there was, and what to type next."""
+    total = len(plan.stages)
+    lines = [
+        f"study {plan.study}: {len(plan.cells)} cells, {total} stages; {result.done} done, "
+        f"{result.queued} waited or ran already, {result.stages} submitted in "
+        f"{result.arrays} job arrays"
+    ]
+    if result.jobs:
+        shown = ", ".join(result.jobs[:12]) + (", ..." if len(result.jobs) > 12 else "")
+        lines.append(f"jobs {shown}")
+    lines += [f"waits for {line}" for line in result.others]
+    if result.released:
+        lines.append(
+            f"released {', '.join(result.released)}: Slurm held them after a failed launch"
+        )
+    if result.elsewhere:
+        lines.append(
+            f"{result.elsewhere} stages were submitted to another cluster, which cannot be seen "
+            "from here; type the line there"
+        )
+    if result.login:
+        lines.append(
+            f"{result.login} judge stages wait for this machine: `scalesweep judge {plan.study}`, "
+            "or leave `watch` running"
+        )
+    if result.done == total:
+        lines.append(f"all is done; `scalesweep report {plan.study}` shows it")
+    else:
+        lines.append(
+            "this shell may close; from any other: "
+            f"scalesweep status|watch|logs|cancel {plan.study}"
+        )
+    return lines
