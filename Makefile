@@ -9,10 +9,11 @@ STAMP := $(VENV)/.installed-$(shell cat pyproject.toml requirements.lock $(lastw
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench miniature seeds clean
+CLUSTER := launchers/slurm_cluster/cluster.sh
+.PHONY: help setup demo test check format bench miniature seeds clean setup-slurm slurm-up slurm-down
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## install everything into .venv (TORCH_INDEX=URL for another build of torch)
 
@@ -51,6 +52,19 @@ miniature: $(STAMP)  ## make the shipped miniature towers and bases anew (about 
 seeds: $(STAMP)  ## measure the spread between seeds anew and ship its record (about a quarter of an hour)
 	$(BIN)/python -m scalesweep -m +sweep=quickstart_seeds cluster=local "store=$(STORE)" tracking=none
 	$(BIN)/python -m scalesweep report quickstart_seeds --store "$(STORE)" --seed-record src/scalesweep/report/seeds_record.json
+
+setup-slurm:  ## install Slurm, munge and MariaDB (root, Debian or Ubuntu; their services stay off)
+	@launchers/slurm_cluster/install.sh
+
+slurm-up:  ## start a Slurm cluster on this machine: 4 nodes of 8 fake GPUs
+	@$(CLUSTER) up
+	@echo "a Slurm cluster of 4 nodes runs here; make slurm-down stops it. To use it:"
+	@echo
+	@echo "    $$($(CLUSTER) env)"
+	@echo "    $(BIN)/python -m scalesweep -m model=mini_xs tuning=lora,full cluster=slurm_local"
+
+slurm-down:  ## stop that cluster and delete what it kept
+	@$(CLUSTER) wipe
 
 clean:  ## remove the environment, caches and built files; the store stays
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
