@@ -13,13 +13,22 @@ SRC = Path(__file__).parents[1] / "src" / "scalesweep"
 HEAVY = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes", "wandb", "numpy", "PIL")
 
 # What each area may import of the project, besides itself and the leaves.
-LEAVES = {"errors", "records", "rundir", "specs", "units", "versions", "__init__"}
+LEAVES = {
+    "errors",
+    "records",
+    "rundir",
+    "slurm_records",
+    "specs",
+    "units",
+    "versions",
+    "__init__",
+}
 ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "models": {"config", "data"},
     "plan": {"config", "models"},
     "data": {"tracking", "stages"},
-    "launch": {"plan", "stages", "tracking"},
+    "launch": {"config", "plan", "stages", "tracking"},
     "train": {"models", "data", "tracking", "stages"},
     "evaluate": {"models", "data", "tracking", "stages"},
     "report": {"plan", "tracking"},

@@ -42,6 +42,9 @@ def report(
         name = load_plan(store, study).study
         print(record_seeds(store, name, Path(seed_record)))
         return 0
+    from scalesweep.launch.accounting import refresh
+
+    refresh(store, load_plan(store, study))
     text = report_text(
         store,
         study,

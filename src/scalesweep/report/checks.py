@@ -69,7 +69,7 @@ def _questions(cells: Sequence[CellResult]) -> list[str]:
 
 
 def _records(stages: Mapping[StageRef, StageResult]) -> list[str]:
-    silent = sum(a.usage is None for stage in stages.values() for a in stage.attempts)
+    silent = sum(a.charged is None for stage in stages.values() for a in stage.attempts)
     if not silent:
         return []
     return [f"{silent} attempt(s) died before they recorded anything: costs leave them out"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from scalesweep.records import StageKind, StageRef
 from scalesweep.report.checks import report_warnings
 from scalesweep.report.costs import CellCosts, StageCost, cell_costs
 from scalesweep.report.labels import seed_of, setting_labels, value_at
+from scalesweep.report.slurm_accounting import StudyAccount, study_account
+from scalesweep.report.stage_accounts import StageAccounts
 from scalesweep.report.stage_results import (
     LossPoint,
     StageResult,
@@ -77,6 +79,8 @@ class CellResult:
     samples_per_step: int
     wall_s: float
     """Of all attempts of the tune stage."""
+    queued_s: int | None = None
+    """Seconds all its stages waited in Slurm's queue; None where its account does not say."""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -121,10 +125,17 @@ class StudyResults:
     other_studies: Mapping[str, int]
     """Other study of the store -> number of this study's stages it also contains."""
     warnings: tuple[str, ...]
+    account: StudyAccount | None = None
+    """None where Slurm ran nothing of it."""
 
     @property
     def num_done(self) -> int:
         return sum(cell.state is StageState.done for cell in self.cells)
+
+    def queued_s(self, kind: StageKind | None) -> int | None:
+        """Seconds that jobs of a kind, or all, waited; None where Slurm's account does not say."""
+        stages = (s for s in self.stages.values() if kind is None or s.kind is kind)
+        return _queued_s(stages)
 
     @property
     def cost_by_kind(self) -> dict[StageKind, StageCost]:
@@ -136,7 +147,8 @@ class StudyResults:
 
 def collect(store: Store, plan: Plan) -> StudyResults:
     """Reads all records of a plan's stages."""
-    stages = read_stages(store, plan)
+    accounts = StageAccounts(store)
+    stages = read_stages(store, plan, accounts)
     labels = setting_labels(plan.cells)
     costs = cell_costs(plan.cells, {ref: stage.cost for ref, stage in stages.items()})
     damaged: list[str] = []
@@ -161,7 +173,17 @@ def collect(store: Store, plan: Plan) -> StudyResults:
         versions=_versions(stages),
         other_studies=_other_studies(store, plan),
         warnings=(*damaged, *report_warnings(stages, cells)),
+        account=study_account(
+            ((s.label, s.account) for s in stages.values() if s.account is not None),
+            num_local=sum(len(s.attempts) for s in stages.values() if s.account is None),
+            problem=accounts.problem,
+        ),
     )
+
+
+def _queued_s(stages: Iterable[StageResult]) -> int | None:
+    waits = [stage.queued_s for stage in stages if stage.queued_s is not None]
+    return sum(waits) if waits else None
 
 
 def _cell_result(
@@ -184,7 +206,7 @@ def _cell_result(
         planned = plan.stage(tune)
         devices = planned.execution.world_size
         samples = int(planned.spec.identity.get("global_batch_size", 0))
-        usages = [a.usage for a in stages[tune].attempts if a.usage is not None]
+        usages = [a.charged for a in stages[tune].attempts if a.charged is not None]
         wall_s = sum(usage.wall_s for usage in usages)
         if usages:
             devices = usages[-1].num_devices
@@ -207,6 +229,7 @@ def _cell_result(
         devices=devices,
         samples_per_step=samples,
         wall_s=wall_s,
+        queued_s=_queued_s(stages[ref] for ref in set(cell.stages.values())),
     )
 
 

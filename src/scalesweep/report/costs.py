@@ -57,7 +57,7 @@ def total(costs: Iterable[Cost]) -> Cost:
 
 def held(usage: Usage, *, seconds: float) -> Cost:
     """Cost of holding an attempt's devices for some seconds."""
-    nodes = usage.num_devices / usage.node_devices
+    nodes = usage.num_devices / usage.node_devices if usage.num_devices else 0.0
     return Cost(
         device_ms=round(seconds * usage.num_devices * 1e3),
         node_ms=round(seconds * nodes * 1e3),
@@ -83,12 +83,18 @@ class StageCost:
         )
 
 
-def stage_cost(usages: Sequence[Usage], *, published: int | None) -> StageCost:
+def stage_cost(
+    usages: Sequence[Usage], *, published: int | None, idle: Iterable[Usage] = ()
+) -> StageCost:
     """Cost of a stage from the usage of its attempts, oldest first.
 
     published: position of the attempt whose output was published, or None.
+    idle: what was held besides without an attempt; it counts as start-up.
     """
     cost = StageCost()
+    for usage in idle:
+        held_idle = held(usage, seconds=usage.wall_s)
+        cost += StageCost(total=held_idle, startup=held_idle)
     for position, usage in enumerate(usages):
         startup_s = min(usage.startup_s, usage.wall_s)
         work_s = usage.wall_s - startup_s

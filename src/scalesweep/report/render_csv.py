@@ -64,6 +64,8 @@ def _row(report: StudyReport, cell: CellResult) -> dict[str, Any]:
         row[f"{name}_node_hours"] = _number(cost.node_hours)
         row[f"{name}_usd"] = f"{cost.usd:.6f}"
         row[f"{name}_device_seconds"] = f"{cost.device_seconds:.3f}"
+    if results.account is not None:
+        row["queued_s"] = "" if cell.queued_s is None else cell.queued_s
     row["costs_are_whole"] = int(cell.costs_are_whole)
     row["usd_per_node_hour"] = " ".join(f"{p.usd_per_node_hour:g}" for p in results.prices)
     row["price_is_example"] = int(any(price.is_example for price in results.prices))

@@ -12,7 +12,8 @@ from scalesweep.report import summary
 from scalesweep.report.collect import BenchmarkResult, CellResult
 from scalesweep.report.costs import Cost, StageCost
 from scalesweep.report.settings import Setting
-from scalesweep.report.stage_results import StageResult
+from scalesweep.report.slurm_accounting import NamedCharge, StageAccount, StudyAccount
+from scalesweep.report.stage_results import Attempt, StageResult
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.verdicts import Judged
 from scalesweep.report.versions import known_versions
@@ -35,7 +36,7 @@ def report_json(report: StudyReport) -> dict[str, Any]:
         "command": fmt.public(results.plan.command),
         "primary": results.primary,
         "text_benchmark": results.text_benchmark,
-        "cells": [_cell(cell) for cell in results.cells],
+        "cells": [_cell(cell, has_jobs=results.account is not None) for cell in results.cells],
         "settings": [_setting(report, setting) for setting in report.settings],
         "pareto_front": [setting.label for setting in report.front],
         "seed_spread": {
@@ -49,7 +50,14 @@ def report_json(report: StudyReport) -> dict[str, Any]:
         "findings": [_finding(judged) for judged in report.findings],
         "costs": {
             **_stage_cost(results.total),
-            "by_kind": {str(k): _stage_cost(cost) for k, cost in results.cost_by_kind.items()},
+            **_account(results.account),
+            "by_kind": {
+                str(k): {
+                    **_stage_cost(cost),
+                    **({"queued_s": results.queued_s(k)} if results.account else {}),
+                }
+                for k, cost in results.cost_by_kind.items()
+            },
             "prices": [
                 {
                     "usd_per_node_hour": price.usd_per_node_hour,
@@ -84,7 +92,27 @@ def _stage_cost(cost: StageCost) -> dict[str, Any]:
     }
 
 
-def _cell(cell: CellResult) -> dict[str, Any]:
+def _account(account: StudyAccount | None) -> dict[str, Any]:
+    """Where the figures of Slurm jobs are from; nothing without such jobs."""
+    if account is None:
+        return {}
+    return {
+        "queued_s": account.queued_s,
+        "accounting": {
+            "attempts_by_sacct": account.num_by_sacct,
+            "attempts_of_local_commands": account.num_local,
+            "attempts_by_journal": [_charge(charge) for charge in account.by_journal],
+            "runs_without_attempt": [_charge(charge) for charge in account.idle],
+            "problem": fmt.public(account.problem),
+        },
+    }
+
+
+def _charge(charge: NamedCharge) -> dict[str, Any]:
+    return {"stage": charge.stage, "what": charge.what, "seconds": charge.seconds}
+
+
+def _cell(cell: CellResult, *, has_jobs: bool) -> dict[str, Any]:
     return {
         "name": cell.cell.name,
         "setting": cell.label,
@@ -103,6 +131,7 @@ def _cell(cell: CellResult) -> dict[str, Any]:
         },
         "costs_are_whole": cell.costs_are_whole,
         "tune_wall_s": round(cell.wall_s, 3),
+        **({"queued_s": cell.queued_s} if has_jobs else {}),
         "loss": [[point.step, point.loss] for point in cell.loss],
     }
 
@@ -188,8 +217,26 @@ def _stage(stage: StageResult) -> dict[str, Any]:
                 "outcome": str(attempt.usage.outcome) if attempt.usage else "unknown",
                 "started_at": attempt.usage.started_at if attempt.usage else None,
                 "wall_s": attempt.usage.wall_s if attempt.usage else None,
+                **_charged(attempt, stage.account),
             }
             for attempt in stage.attempts
         ],
         "costs": _stage_cost(stage.cost),
+        **({"queued_s": stage.queued_s} if stage.account else {}),
+    }
+
+
+def _charged(attempt: Attempt, account: StageAccount | None) -> dict[str, Any]:
+    """What an attempt is charged, and by whose account; nothing where Slurm never ran its stage."""
+    charge = (
+        next((c for c in account.charges if c.number == attempt.number), None) if account else None
+    )
+    if charge is None:
+        return {}
+    return {
+        "charged_s": charge.usage.wall_s if charge.usage else None,
+        "charged_devices": charge.usage.num_devices if charge.usage else None,
+        "charged_by": str(charge.source),
+        "job": charge.run.element if charge.run else None,
+        "restart": charge.run.restarts if charge.run else None,
     }

@@ -29,6 +29,8 @@ _VERDICT_STYLES = {
     Verdict.contrary: "bold magenta",
     Verdict.cannot_judge: "dim",
 }
+WIDE = 100
+"""Columns from which on a terminal shows the wait in the queue as a column."""
 _TONE_STYLES = {"best": "bold", "faint": "dim", "contrary": "magenta"}
 
 
@@ -57,7 +59,7 @@ def render_terminal(report: StudyReport, *, width: int = 80, color: bool = False
         if table is not None:
             _print_table(console, table)
     _print_findings(console, report)
-    _print_table(console, kinds_table(report))
+    _print_table(console, kinds_table(report, is_narrow=width < WIDE))
     _print_notes(console, [*map(fmt.public, report.results.plan.notes), *_warnings(report)])
     output = console.file
     assert isinstance(output, io.StringIO)

@@ -13,7 +13,10 @@ from scalesweep.errors import StoreError
 from scalesweep.plan.graph import Plan, PlannedStage
 from scalesweep.records import Done, Outcome, StageKind, StageRef, Usage
 from scalesweep.report.costs import StageCost, stage_cost
+from scalesweep.report.slurm_accounting import JournaledAttempt, StageAccount
+from scalesweep.report.stage_accounts import StageAccounts
 from scalesweep.rundir import AttemptDir, StageDir, Store, read_json
+from scalesweep.slurm_records import slurm_run
 from scalesweep.tracking import metric_names
 
 
@@ -36,6 +39,8 @@ class Attempt:
     number: int
     usage: Usage | None
     """None: it died before it wrote anything."""
+    charged: Usage | None
+    """The same with the seconds that it is charged: by Slurm's account where that has them."""
     published: bool
     execution: Mapping[str, Any]
     """execution.json as it stands."""
@@ -55,6 +60,13 @@ class StageResult:
     cost: StageCost
     output: Path | None
     """Folder of the published output."""
+    account: StageAccount | None = None
+    """None where Slurm never ran it."""
+
+    @property
+    def queued_s(self) -> int | None:
+        """Seconds its jobs waited for room; None where Slurm's account does not say."""
+        return self.account.queued_s if self.account is not None else None
 
     @property
     def is_done(self) -> bool:
@@ -67,12 +79,12 @@ class LossPoint:
     loss: float
 
 
-def read_stages(store: Store, plan: Plan) -> dict[StageRef, StageResult]:
+def read_stages(store: Store, plan: Plan, accounts: StageAccounts) -> dict[StageRef, StageResult]:
     """State, attempts and cost of every stage of a plan."""
     done = {stage.spec.ref: _done(store.stage(stage.spec.ref)) for stage in plan.stages}
     return {
         stage.spec.ref: _stage_result(
-            store, stage, done, num_cells=len(plan.cells_of(stage.spec.ref))
+            store, stage, done, accounts, num_cells=len(plan.cells_of(stage.spec.ref))
         )
         for stage in plan.stages
     }
@@ -86,21 +98,33 @@ def _done(stage: StageDir) -> Done | None:
 
 
 def _stage_result(
-    store: Store, planned: PlannedStage, done: Mapping[StageRef, Done | None], *, num_cells: int
+    store: Store,
+    planned: PlannedStage,
+    done: Mapping[StageRef, Done | None],
+    accounts: StageAccounts,
+    *,
+    num_cells: int,
 ) -> StageResult:
     spec = planned.spec
     folder = store.stage(spec.ref)
     published = done[spec.ref]
+    folders = folder.attempts()
+    journal = [
+        JournaledAttempt(number=a.number, run=slurm_run(a), usage=_usage(a)) for a in folders
+    ]
+    account = accounts.of(planned, journal)
+    charged = {charge.number: charge.usage for charge in account.charges} if account else {}
     attempts = tuple(
         Attempt(
             number=attempt.number,
-            usage=_usage(attempt),
+            usage=said.usage,
+            charged=charged.get(attempt.number, said.usage),
             published=published is not None and attempt.number == published.attempt,
             execution=_execution(attempt),
         )
-        for attempt in folder.attempts()
+        for attempt, said in zip(folders, journal, strict=True)
     )
-    known = [a for a in attempts if a.usage is not None]
+    known = [a for a in attempts if a.charged is not None]
     state, cause = _state(attempts, published)
     if published is not None and _is_stale(published, spec.inputs, done):
         state, cause = StageState.stale, "an input was made again with other bytes"
@@ -113,10 +137,12 @@ def _stage_result(
         attempts=attempts,
         num_cells=num_cells,
         cost=stage_cost(
-            [a.usage for a in known if a.usage is not None],
+            [a.charged for a in known if a.charged is not None],
             published=next((i for i, a in enumerate(known) if a.published), None),
+            idle=[run.usage for run in account.idle] if account else (),
         ),
         output=folder.attempt(published.attempt).output if published is not None else None,
+        account=account,
     )
 
 

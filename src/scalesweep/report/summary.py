@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from scalesweep.report import formatting as fmt
 from scalesweep.report.settings import Setting
+from scalesweep.report.slurm_accounting import NamedCharge
 from scalesweep.report.stage_results import StageState
 from scalesweep.report.statistics import Contrast, contrast
 from scalesweep.report.study_report import StudyReport, comparable_settings
@@ -156,6 +158,66 @@ def method_notes(report: StudyReport) -> list[str]:
     if missing:
         notes.append(f"{fmt.plural(missing, 'answer')} without a verdict: missing, not wrong.")
     return notes
+
+
+MOST_NAMED = 20
+"""Attempts that one note names; JSON has all."""
+
+
+def account_notes(report: StudyReport) -> list[str]:
+    """Where the costs of Slurm jobs are from, and how long they waited; empty without such jobs."""
+    account = report.results.account
+    if account is None:
+        return []
+    lost, total = account.by_journal, account.num_by_sacct + len(account.by_journal)
+    also = (
+        f" {fmt.plural(account.num_local, 'attempt')} of local commands: by their own journals."
+        if account.num_local
+        else ""
+    )
+    problem = fmt.public(account.problem)
+    notes = []
+    if total and not account.num_by_sacct:
+        why = f"no Slurm accounting: {problem}" if problem else "sacct knows none of them"
+        notes.append(f"Costs: from the attempts' own journals ({why}).{also}")
+    elif total:
+        said = f"sacct for {account.num_by_sacct} of {fmt.plural(total, 'attempt')}"
+        if problem:
+            said += f", as kept from earlier (now: {problem})"
+        if lost:
+            whose = "its" if len(lost) == 1 else "their"
+            said += f"; by {whose} own journal: {_named(lost)}"
+        notes.append(f"Costs: {said}.{also}")
+    if account.idle:
+        notes.append(
+            f"Start-up includes {fmt.plural(len(account.idle), 'run')} of a job without an "
+            f"attempt: {_named(account.idle)}."
+        )
+    if account.queued_s == 0:
+        notes.append("Jobs did not wait in the queue.")
+    elif account.queued_s is not None:
+        kinds = [
+            f"{kind} {fmt.duration(waited)}"
+            for kind in report.results.cost_by_kind
+            if (waited := report.results.queued_s(kind))
+        ]
+        parts = f" ({', '.join(kinds)})" if len(kinds) > 1 else ""
+        notes.append(
+            f"Jobs waited {fmt.duration(account.queued_s)} in the queue{parts}, counted from when "
+            "nothing but room was missing; that is not in the costs."
+        )
+    return notes
+
+
+def _named(charges: Sequence[NamedCharge]) -> str:
+    names = [
+        f"{charge.stage} {charge.what}, "
+        + ("no record" if charge.seconds is None else f"{charge.seconds:.1f} s")
+        for charge in charges[:MOST_NAMED]
+    ]
+    if len(charges) > MOST_NAMED:
+        names.append(f"and {len(charges) - MOST_NAMED} more (--format json names all)")
+    return "; ".join(names)
 
 
 def cost_notes(report: StudyReport) -> list[str]:

@@ -10,7 +10,7 @@ from scalesweep.report.labels import usual_values, value_at
 from scalesweep.report.settings import Setting
 from scalesweep.report.stage_results import StageState
 from scalesweep.report.study_report import StudyReport
-from scalesweep.report.summary import cost_notes, method_notes
+from scalesweep.report.summary import account_notes, cost_notes, method_notes
 from scalesweep.report.table import Column, Entry, Table
 from scalesweep.report.verdicts import Judged
 
@@ -318,9 +318,13 @@ def threshold(judged: Judged) -> str:
     return f"{judged.threshold:.2f}".replace("-", "−") if judged.threshold else "0"
 
 
-def kinds_table(report: StudyReport) -> Table:
-    """What the whole study cost, by kind of stage."""
+def kinds_table(report: StudyReport, *, is_narrow: bool = False) -> Table:
+    """What the whole study cost, by kind of stage.
+
+    is_narrow: without the wait in Slurm's queue, which the notes give too.
+    """
     results = report.results
+    has_queue = results.account is not None and not is_narrow
     decimals = fmt.decimals_for(
         cost.total.usd if report.has_prices else cost.total.node_hours
         for cost in results.cost_by_kind.values()
@@ -336,6 +340,7 @@ def kinds_table(report: StudyReport) -> Table:
                 _duration_entry(cost.total.device_seconds),
                 _duration_entry(cost.startup.device_seconds),
                 _duration_entry(cost.lost.device_seconds),
+                *([_wait_entry(results.queued_s(kind))] if has_queue else []),
                 Entry(
                     text=fmt.number(cost.total.node_hours, decimals=4),
                     sort=cost.total.node_hours,
@@ -353,6 +358,11 @@ def kinds_table(report: StudyReport) -> Table:
             Column(title="device time", hint="devices x time held, every attempt"),
             Column(title="start-up", hint="of it, before the first sample was worked on"),
             Column(title="lost", hint="of it, work done again or that ended in an error"),
+            *(
+                [Column(title="queue", hint="time jobs waited for room; not in the costs")]
+                if has_queue
+                else []
+            ),
             Column(title="node-h"),
             Column(title="$"),
         ),
@@ -361,6 +371,7 @@ def kinds_table(report: StudyReport) -> Table:
             "Device time counts every attempt. Of it, start-up is what passed before the first "
             "sample, and lost is work that was done again or ended in an error. Evaluation is "
             "generate and judge.",
+            *account_notes(report),
         ),
     )
 
@@ -373,6 +384,12 @@ def _duration_entry(seconds: float) -> Entry:
     if not seconds:
         return Entry(text="0", sort=0.0, tone="faint")
     return Entry(text=fmt.duration(seconds), sort=seconds)
+
+
+def _wait_entry(seconds: int | None) -> Entry:
+    if seconds is None:
+        return Entry(text=fmt.NOTHING, sort=-1.0, tone="faint")
+    return _duration_entry(seconds)
 
 
 _STATE_TONES = {StageState.failed: "contrary", StageState.killed: "contrary"}

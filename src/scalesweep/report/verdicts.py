@@ -256,7 +256,7 @@ def _log_cost_per_sample(setting: Setting) -> tuple[float, VariancePart] | None:
     """Log of device-seconds per sample, from the steps' own times, and its variance."""
     logs, variance, smallest_df = [], 0.0, math.inf
     for cell in setting.cells:
-        if len(cell.step_seconds) < 2 or not cell.samples_per_step:
+        if len(cell.step_seconds) < 2 or not cell.samples_per_step or not cell.devices:
             continue
         mean, part = block_mean(cell.step_seconds)
         if mean <= 0:
