@@ -77,13 +77,6 @@ def test_a_report_that_cannot_be_written_does_not_lose_the_study(
     assert "0 new attempts" in said.out
 
 
-def test_a_cluster_that_this_version_cannot_submit_to_is_refused(study: SyntheticStudy) -> None:
-    config = cell("model=33b", "cluster=slurm")
-
-    with pytest.raises(PlanError, match="does not submit to Slurm yet; take cluster=local"):
-        study_run.check_can_run(study.plan, study.store, config)
-
-
 def test_missing_packages_are_named_with_how_to_get_them(
     tmp_path: Path, study: SyntheticStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,12 +16,13 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from scalesweep import __version__
+from scalesweep.cli_study import STUDY_VERBS, default_store
 from scalesweep.errors import ConfigError, Interrupted, ScaleSweepError
 
 if TYPE_CHECKING:
@@ -43,11 +44,14 @@ One cell:
   python -m scalesweep model=mini_s tuning=lora
 
 Verbs
-  run        (or no verb) run what is missing, then report
+  run        (or no verb) run what is missing, then report; on Slurm: submit it
   plan       cells, stages, what is shared, what is done; runs nothing   [--json]
   status     where each stage of a study stands        [STUDY] [--json]
+  watch      follow a study on Slurm to its end, then report             [STUDY]
+  logs       last lines of a cell's logs   CELL [STUDY] [--stage KIND] [--follow]
+  judge      do the judge stages that wait for this machine              [STUDY]
   report     cost beside score      [STUDY] [--format terminal|md|csv|json|html]
-  cancel     stop the commands that work on a study    [STUDY]
+  cancel     stop the commands and jobs that work on a study             [STUDY]
 
 Settings (conf/): {groups}
 Sweeps (sweeps/): {sweeps}
@@ -87,6 +91,9 @@ def _dispatch(argv: list[str]) -> int:
         return DONE
     verb, rest = split_verb(argv)
     if verb in STUDY_VERBS:
+        if "-h" in rest or "--help" in rest:
+            print(help_text(), end="")
+            return DONE
         return STUDY_VERBS[verb](rest)
     if "-h" in rest or "--help" in rest:
         print(help_text(), end="")
@@ -128,10 +135,6 @@ def _wrapped(words: Sequence[str]) -> str:
     return textwrap.fill(" ".join(words), width=78, initial_indent=" " * 20)[20:].replace(
         "\n", "\n  "
     )
-
-
-def default_store() -> str:
-    return os.environ.get("SCALESWEEP_STORE", "store")
 
 
 # ---------------------------------------------------------------- verbs that compose a grid
@@ -312,93 +315,4 @@ def _never_called(config: object) -> None:
     raise AssertionError(f"every run goes through the launcher, got {type(config)}")
 
 
-# ---------------------------------------------------------------- verbs about a study on disk
-
-
-def _study_arguments(
-    verb: str, words: Sequence[str], *, flags: Sequence[str] = (), options: Sequence[str] = ()
-) -> tuple[str | None, dict[str, str]]:
-    """[STUDY] [--flag] [--option VALUE] -> study and what was given.
-
-    Raises:
-        ConfigError: anything else stands on the line.
-    """
-    study: str | None = None
-    given: dict[str, str] = {}
-    todo = list(words)
-    options = (*options, "--store")
-    while todo:
-        word = todo.pop(0)
-        name, equals, value = word.partition("=")
-        if word in flags:
-            given[word] = "true"
-        elif name in options:
-            if not equals:
-                if not todo:
-                    raise ConfigError(f"{name}: needs a value")
-                value = todo.pop(0)
-            if not value:
-                raise ConfigError(f"{name}: empty value")
-            given[name] = value
-        elif name == "store" and equals:
-            given["--store"] = value
-        elif name == "study" and equals:
-            study = value
-        elif word.startswith("-") or equals:
-            allowed = ", ".join((*flags, *options))
-            raise ConfigError(f"{word}: {verb} takes a study's name and {allowed}")
-        elif study is not None:
-            raise ConfigError(f"{word}: {verb} takes one study; {study} was named already")
-        else:
-            study = word
-    return study, given
-
-
-def _store(given: dict[str, str]) -> Path:
-    return Path(given.get("--store", default_store())).absolute()
-
-
-def _status(words: Sequence[str]) -> int:
-    if "-h" in words or "--help" in words:
-        print(help_text(), end="")
-        return DONE
-    study, given = _study_arguments("status", words, flags=("--json",))
-    from scalesweep import study_verbs
-
-    return study_verbs.status(_store(given), study, as_json="--json" in given)
-
-
-def _report(words: Sequence[str]) -> int:
-    if "-h" in words or "--help" in words:
-        print(help_text(), end="")
-        return DONE
-    study, given = _study_arguments(
-        "report", words, options=("--format", "--output", "--seed-record")
-    )
-    from scalesweep import study_verbs
-
-    return study_verbs.report(
-        _store(given),
-        study,
-        format_=given.get("--format", "terminal"),
-        output=given.get("--output"),
-        seed_record=given.get("--seed-record"),
-    )
-
-
-def _cancel(words: Sequence[str]) -> int:
-    if "-h" in words or "--help" in words:
-        print(help_text(), end="")
-        return DONE
-    study, given = _study_arguments("cancel", words)
-    from scalesweep import study_verbs
-
-    return study_verbs.cancel(_store(given), study)
-
-
 COMPOSING_VERBS = ("run", "plan")
-STUDY_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    "status": _status,
-    "report": _report,
-    "cancel": _cancel,
-}

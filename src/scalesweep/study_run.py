@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from scalesweep.config.run import RunConfig
 from scalesweep.errors import PlanError, ScaleSweepError
+from scalesweep.launch import accounting
 from scalesweep.launch.local import Scheduler, StudyResult
 from scalesweep.launch.progress import choose_progress
 from scalesweep.launch.summary import summary_lines
@@ -82,7 +83,8 @@ def run_plan(plan: Plan, store: Store, config: RunConfig) -> Outcome:
     if plan_has_scores(plan) and not result.interrupted:
         scores = _report(plan, store)
     if config.tracking.wandb and not result.interrupted and _to_export(plan, store, result):
-        _export(plan, store, config)
+        tracking = config.tracking
+        _export(plan, store, project=tracking.project, entity=tracking.entity)
     for line in summary_lines(plan, result):
         print(line)
     if result.interrupted:
@@ -100,6 +102,16 @@ def exit_status(result: StudyResult) -> int:
     if result.interrupted:
         return INTERRUPTED
     return DONE if result.all_done else CELL_FAILED
+
+
+def finish(plan: Plan, store: Store) -> Mapping[str, float]:
+    """What follows a study that ran elsewhere: the report and the W&B runs; scores by cell."""
+    accounting.refresh(store, plan)
+    scores = _report(plan, store) if plan_has_scores(plan) else {}
+    tracking = plan.cells[0].config["tracking"]
+    if tracking["wandb"]:
+        _export(plan, store, project=tracking["project"], entity=tracking["entity"])
+    return scores
 
 
 def _report(plan: Plan, store: Store) -> Mapping[str, float]:
@@ -132,14 +144,14 @@ def _to_export(plan: Plan, store: Store, result: StudyResult) -> bool:
     return bool(result.new_attempts) or not (store.study(plan.study) / "wandb").is_dir()
 
 
-def _export(plan: Plan, store: Store, config: RunConfig) -> None:
+def _export(plan: Plan, store: Store, *, project: str, entity: str | None) -> None:
     """Offline W&B runs, in a process of their own: the command stays light."""
     if importlib.util.find_spec("wandb") is None:
         print("W&B: not installed, no runs written (pip install 'scalesweep[wandb]')")
         return
-    words = ["--project", config.tracking.project]
-    if config.tracking.entity:
-        words += ["--entity", config.tracking.entity]
+    words = ["--project", project]
+    if entity:
+        words += ["--entity", entity]
     ended = subprocess.run(
         [
             sys.executable,

@@ -154,6 +154,7 @@ def test_the_json_form_names_cells_stages_and_totals(store: Store) -> None:
         "detail": "the reason",
         "attempts": 1,
         "log": "",
+        "job": "",
     }
 
 

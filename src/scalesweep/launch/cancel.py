@@ -1,14 +1,84 @@
-"""Stopping the commands that work on a study, as Ctrl-C would."""
+"""Stopping what works on a study: commands here as Ctrl-C would, and its jobs on a cluster."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 
-from scalesweep.launch import leases
+from scalesweep.errors import StoreError
+from scalesweep.launch import leases, slurm
+from scalesweep.launch.jobs import job_dir, this_user
 from scalesweep.launch.local import GRACE_S, commands_folder
-from scalesweep.rundir import Store
+from scalesweep.launch.queue import look
+from scalesweep.plan.graph import Plan
+from scalesweep.records import SCHEMA, StageRef
+from scalesweep.rundir import Store, read_json, write_json
+
+
+def cancel_jobs(store: Store, study: str) -> list[str]:
+    """End a study's jobs but for those that another study's jobs need; one line about each kind.
+
+    What runs is told to write a checkpoint first. Records say that they were cancelled before Slurm
+    is told anything, so that no supervisor puts its job back into the queue.
+
+    Raises:
+        SlurmError: Slurm does not answer; jobs that run end at their next look all the same.
+    """
+    try:
+        plan = Plan.from_json(read_json(store.study(study) / "plan.json"))
+    except FileNotFoundError:  # nothing was planned under this name, so nothing was submitted
+        return []
+    view = look(plan, store)
+    if view.problem:
+        raise slurm.SlurmError(view.problem)
+    mine = {
+        ref: place
+        for ref, place in view.places.items()
+        if place.row is not None
+        and place.submission is not None
+        and place.submission.study == study
+    }
+    if not mine:
+        return []
+    needed = _needed_by_others(store, study, set(mine))
+    ours = {ref: place for ref, place in mine.items() if ref not in needed}
+    rows = [place.row for place in ours.values() if place.row is not None]
+    stays = {mine[ref].job.submission for ref in needed}
+    for name in {place.job.submission for place in ours.values()} - stays:
+        with contextlib.suppress(OSError):
+            write_json(job_dir(store, name).cancelled, {"schema": SCHEMA, "by": this_user()})
+    slurm.cancel([row.element for row in rows if row.state == "PENDING"])
+    running = [row for row in rows if row.state != "PENDING"]
+    in_shared = [r.element for r in running if r.name in stays]
+    slurm.warn([row.element for row in running if row.name not in stays])
+    slurm.cancel(in_shared)  # others of their array go on: these cannot be told by its record
+    lines = []
+    if pending := len(rows) - len(running):
+        lines.append(f"{pending} jobs that waited: cancelled")
+    if running:
+        lines.append(f"{len(running)} jobs that run: told to write a checkpoint and end")
+    if needed:
+        lines.append(f"{len(needed)} jobs: left alone, another study's jobs wait for them")
+    return lines
+
+
+def _needed_by_others(store: Store, study: str, mine: set[StageRef]) -> set[StageRef]:
+    """Which of a study's stages other studies wait for with jobs of their own."""
+    needed: set[StageRef] = set()
+    for other in store.study_names():
+        if other == study:
+            continue
+        with contextlib.suppress(StoreError, KeyError, OSError):
+            plan = Plan.from_json(read_json(store.study(other) / "plan.json"))
+            if not mine & plan.by_ref.keys():
+                continue
+            for ref, place in look(plan, store).places.items():
+                submission = place.submission
+                if place.row is not None and submission and submission.study == other:
+                    needed |= mine & (plan.ancestors(ref) | {ref})
+    return needed
 
 
 def cancel(store: Store, study: str) -> list[str]:
@@ -17,7 +87,7 @@ def cancel(store: Store, study: str) -> list[str]:
     A stage that another study needs too is taken up by that study's own command. Commands on other
     machines are named and not touched.
     """
-    lines: list[str] = []
+    lines: list[str] = cancel_jobs(store, study)
     asked: list[leases.Owner] = []
     for lease in sorted(commands_folder(store, study).glob("*.json")):
         owner = leases.read_owner(lease)

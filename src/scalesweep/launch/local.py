@@ -153,6 +153,8 @@ class Scheduler:
     workers: Workers = field(default_factory=Workers)
     runner: str | None = None
     """Module with run(context) that takes the place of every kind's own (tests)."""
+    announces: bool = True
+    """Whether the plan is the study's: a part of it must not take the place of its plan.json."""
     runs: dict[StageRef, StageRun] = field(init=False)
     _priority: dict[StageRef, float] = field(init=False)
     _last_foreign_poll: float = 0.0
@@ -170,7 +172,7 @@ class Scheduler:
             StageError: no processes can be started.
         """
         begin = time.monotonic()
-        with _announced(self.store, self.plan), _signals(self._stop):
+        with _announced(self.store, self.plan, whole=self.announces), _signals(self._stop):
             try:
                 while not self._finished() and not self._stop.count:
                     with contextlib.suppress(_Stopped):
@@ -470,12 +472,13 @@ def announce(store: Store, plan: Plan) -> None:
 
 
 @contextlib.contextmanager
-def _announced(store: Store, plan: Plan) -> Iterator[None]:
+def _announced(store: Store, plan: Plan, *, whole: bool) -> Iterator[None]:
     """plan.json, and a lease that says who works on the study (cancel reads it)."""
     try:
         folder = commands_folder(store, plan.study)
         folder.mkdir(parents=True, exist_ok=True)
-        announce(store, plan)
+        if whole:
+            announce(store, plan)
         for old in folder.glob("*.json"):
             owner = leases.read_owner(old)
             if owner is not None and leases.is_alive(owner) is False:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from scalesweep.errors import StoreError
@@ -12,6 +13,7 @@ from scalesweep.launch import leases
 from scalesweep.launch.metric_rows import last_row
 from scalesweep.launch.progress import seconds_text
 from scalesweep.launch.publish import verdict
+from scalesweep.launch.queue import Place, QueueView, look
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
 from scalesweep.records import Outcome, StageRef
 from scalesweep.rundir import AttemptDir, Store
@@ -25,19 +27,32 @@ class StageStatus:
     ref: str
     label: str
     state: str
-    """done | running | failed | interrupted | killed | stale | damaged | blocked | waiting"""
+    """done | running | queued | held | login | failed | interrupted | killed | stale | damaged |
+    blocked | waiting"""
     detail: str = ""
     """Progress, or the cause."""
     attempts: int = 0
     log: str = ""
+    job: str = ""
+    """Element of a job array that runs it ("12_3"), on a cluster."""
 
 
-def study_status(plan: Plan, store: Store) -> dict[StageRef, StageStatus]:
-    """Every stage's state, parents before children."""
+def study_status(
+    plan: Plan, store: Store, view: QueueView | None = None
+) -> dict[StageRef, StageStatus]:
+    """Every stage's state, parents before children. view: what Slurm says, where it was asked."""
     found: dict[StageRef, StageStatus] = {}
     digests: dict[StageRef, str] = {}
+    places = view.places if view else {}
     for stage in plan.stages:
         status = _status(stage, store, found, digests)
+        place = places.get(stage.spec.ref)
+        if place is not None and status.state != "done":
+            status = _with_queue(status, place, stage, view.problem if view else "")
+        if stage.execution.on_login and status.state == "waiting":
+            parents = [found[ref].state for ref in stage.spec.inputs.values()]
+            if all(state == "done" for state in parents):
+                status = replace(status, state="login", detail=ON_LOGIN)
         found[stage.spec.ref] = status
     return found
 
@@ -52,7 +67,7 @@ def _status(
     folder = store.stage(spec.ref)
     attempts = folder.attempts()
     parents = {role: digests.get(ref, "") for role, ref in spec.inputs.items()}
-    state, detail = _open_state(attempts)  # first: what ends meanwhile is published before
+    state, detail, job = _open_state(attempts)  # first: what ends meanwhile is published before
     seen = verdict(store, spec, parents=parents if all(parents.values()) else None)
     if seen.done is not None:
         state, detail = "done", ""
@@ -71,29 +86,95 @@ def _status(
         detail=detail,
         attempts=len(attempts),
         log=str(attempts[-1].log) if attempts and attempts[-1].log.exists() else "",
+        job=job,
     )
 
+
+ON_LOGIN = "waits for this machine: `scalesweep judge`, or leave `watch` running"
+
+
+def _with_queue(
+    status: StageStatus, place: Place, stage: PlannedStage, problem: str
+) -> StageStatus:
+    """A stage's state by disk, put together with what Slurm says of its job."""
+    in_job = bool(status.job)
+    status = replace(status, job=place.element)
+    row = place.row
+    if row is None:
+        if problem:
+            return replace(status, detail=f"{status.detail} (Slurm: {problem})".strip())
+        if status.state == "running" and in_job:
+            said = ENDS.get(place.ended, "its job is gone; type the line again to continue")
+            return replace(status, state="killed", detail=said)
+        if place.ended and status.state in ("waiting", "killed", "interrupted", "blocked"):
+            return _over(status, place)
+        return status
+    if row.is_held_after_failed_launch:
+        return replace(status, state="held", detail=HELD)
+    if row.state == "PENDING":
+        before = f"; before: {status.detail}" if status.state not in ("waiting", "blocked") else ""
+        return replace(status, state="queued", detail=f"{row.reason}{before}")
+    if status.state == "running":
+        return status
+    if stage.execution.on_login:
+        return status
+    return replace(status, state="running", detail=f"{row.state.lower()} for {row.run_time}")
+
+
+HELD = (
+    "Slurm could not launch it and holds it; the same line, or watch, releases it (and an "
+    "administrator resumes nodes drained for a duplicate job id)"
+)
+
+
+def _over(status: StageStatus, place: Place) -> StageStatus:
+    """Of a job that is over though its stage is not done: what sacct calls its end."""
+    if status.state == "blocked":
+        return status
+    if place.ended == "CANCELLED" and status.attempts == 0:
+        detail = "its job was cancelled before it began; type the line again"
+        return replace(status, detail=detail)
+    state = "failed" if place.ended in ("FAILED", "OUT_OF_MEMORY") else status.state
+    detail = ENDS.get(place.ended, f"its job ended as {place.ended}; type the line again")
+    return replace(status, state=state, detail=detail)
+
+
+ENDS = {
+    "CANCELLED": "its job was cancelled; type the line again to continue",
+    "TIMEOUT": "its job ran into the time limit; type the line again to continue",
+    "NODE_FAIL": "a node failed; type the line again to continue",
+    "OUT_OF_MEMORY": "its job used more host memory than it asked for: raise cluster.memory_gb",
+    "PREEMPTED": "preempted and not requeued by Slurm; type the line again to continue",
+    "FAILED": "its job ended before it could say why; see `logs`",
+}
 
 BROKEN = ("failed", "blocked")
 
 
-def _open_state(attempts: list[AttemptDir]) -> tuple[str, str]:
-    """State and detail by the newest attempt alone."""
+def _open_state(attempts: list[AttemptDir]) -> tuple[str, str, str]:
+    """State, detail and job by the newest attempt alone."""
     if not attempts:
-        return "waiting", ""
+        return "waiting", "", ""
     newest = attempts[-1]
     if leases.is_open(newest):
         owner = leases.read_owner(newest.lease)
+        if owner is not None and owner.slurm is not None:
+            run = owner.slurm
+            return (
+                "running",
+                f"{_progress(newest)} (job {run.element} on {owner.host})",
+                run.element,
+            )
         alive = leases.is_alive(owner) if owner else False
         if alive is False or owner is None:
-            return "killed", "its command died; type the line again to continue"
+            return "killed", "its command died; type the line again to continue", ""
         unseen = "" if alive else ", which cannot be seen from here"
         where = f"process {owner.pid} on {owner.host}{unseen}"
-        return "running", f"{_progress(newest)} ({where})"
+        return "running", f"{_progress(newest)} ({where})", ""
     usage = newest.usage()
     if usage is None or usage.outcome is Outcome.done:
-        return "waiting", ""
-    return str(usage.outcome), usage.cause
+        return "waiting", "", ""
+    return str(usage.outcome), usage.cause, ""
 
 
 def _progress(attempt: AttemptDir) -> str:
@@ -113,18 +194,21 @@ def cell_state(cell: Cell, status: dict[StageRef, StageStatus]) -> str:
     states = {status[ref].state for ref in cell.stages.values()}
     if states == {"done"}:
         return "done"
-    order = ("failed", "damaged", "stale", "running", "killed", "interrupted", "blocked")
+    order = ("failed", "held", "damaged", "stale", "running", "killed", "interrupted",
+             "queued", "login", "blocked")  # fmt: skip
     return next((state for state in order if state in states), "waiting")
 
 
 def status_json(plan: Plan, store: Store) -> dict[str, Any]:
     """{"study", "cells": [{"name", "state"}], "stages": [...], "totals"}."""
-    status = study_status(plan, store)
+    view = look(plan, store, with_ended=True)
+    status = study_status(plan, store, view)
     return {
         "study": plan.study,
         "cells": [{"name": c.name, "state": cell_state(c, status)} for c in plan.cells],
         "stages": [asdict(stage) for stage in status.values()],
         "totals": dict(Counter(stage.state for stage in status.values())),
+        **({"slurm_problem": view.problem} if view.problem else {}),
     }
 
 
@@ -137,7 +221,8 @@ def print_status(plan: Plan, store: Store) -> None:
 
     from scalesweep.plan.show import cell_label
 
-    status = study_status(plan, store)
+    view = look(plan, store, with_ended=True)
+    status = study_status(plan, store, view)
     console = Console(highlight=False)
     totals = Counter(stage.state for stage in status.values())
     console.print(f"[bold]study {escape(plan.study)}[/bold]", soft_wrap=True)
@@ -159,20 +244,44 @@ def print_status(plan: Plan, store: Store) -> None:
         )
     console.print(cells)
     for stage in status.values():
-        if stage.state not in ("done", "waiting"):
-            color = COLORS.get(stage.state, "default")
-            console.print(
-                f"[{color}]{stage.state}[/{color}] {escape(f'{stage.label}: {stage.detail}')}",
-                soft_wrap=True,
-            )
-            if stage.state in ("failed", "killed") and stage.log:
-                console.print(f"  log: {escape(stage.log)}", soft_wrap=True)
+        if stage.state in ("done", "waiting", *IN_ONE_LINE):
+            continue
+        color = COLORS.get(stage.state, "default")
+        console.print(
+            f"[{color}]{stage.state}[/{color}] {escape(f'{stage.label}: {stage.detail}')}",
+            soft_wrap=True,
+        )
+        if stage.state in ("failed", "killed") and stage.log:
+            console.print(f"  log: {escape(stage.log)}", soft_wrap=True)
+    for line in lines_in_one(status.values()):
+        console.print(escape(line), soft_wrap=True)
+    if view.problem:
+        console.print(f"[red]Slurm is not seen[/red]: {escape(view.problem)}", soft_wrap=True)
     counts = ", ".join(f"{count} {state}" for state, count in totals.most_common())
     console.print(f"{len(plan.cells)} cells, {len(plan.stages)} stages: {counts}")
 
 
+IN_ONE_LINE = ("queued", "login")
+"""States of which there may be a thousand, with few details."""
+
+
+def lines_in_one(stages: Iterable[StageStatus]) -> list[str]:
+    """One line for each of these states: how many stages, and why they wait."""
+    found: dict[str, Counter[str]] = {}
+    for stage in stages:
+        if stage.state in IN_ONE_LINE:
+            found.setdefault(stage.state, Counter())[stage.detail] += 1
+    lines = []
+    for state, details in found.items():
+        shown = ", ".join(f"{count} {detail}" for detail, count in details.most_common(5))
+        more = len(details) - 5
+        lines.append(f"{state}: {shown}{f', and {more} other reasons' if more > 0 else ''}")
+    return lines
+
+
 COLORS = {
     "done": "green",
+    "held": "red",
     "running": "cyan",
     "failed": "red",
     "damaged": "red",

@@ -1,0 +1,130 @@
+"""Verbs about a study on disk: their words on the command line. What they do: study_verbs.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from scalesweep.errors import ConfigError
+
+
+def default_store() -> str:
+    return os.environ.get("SCALESWEEP_STORE", "store")
+
+
+def _study_arguments(
+    verb: str, words: Sequence[str], *, flags: Sequence[str] = (), options: Sequence[str] = ()
+) -> tuple[str | None, dict[str, str]]:
+    """[STUDY] [--flag] [--option VALUE] -> study and what was given.
+
+    Raises:
+        ConfigError: anything else stands on the line.
+    """
+    study: str | None = None
+    given: dict[str, str] = {}
+    todo = list(words)
+    options = (*options, "--store")
+    while todo:
+        word = todo.pop(0)
+        name, equals, value = word.partition("=")
+        if word in flags:
+            given[word] = "true"
+        elif name in options:
+            if not equals:
+                if not todo:
+                    raise ConfigError(f"{name}: needs a value")
+                value = todo.pop(0)
+            if not value:
+                raise ConfigError(f"{name}: empty value")
+            given[name] = value
+        elif name == "store" and equals:
+            given["--store"] = value
+        elif name == "study" and equals:
+            study = value
+        elif word.startswith("-") or equals:
+            allowed = ", ".join((*flags, *options))
+            raise ConfigError(f"{word}: {verb} takes a study's name and {allowed}")
+        elif study is not None:
+            raise ConfigError(f"{word}: {verb} takes one study; {study} was named already")
+        else:
+            study = word
+    return study, given
+
+
+def _store(given: dict[str, str]) -> Path:
+    return Path(given.get("--store", default_store())).absolute()
+
+
+def _status(words: Sequence[str]) -> int:
+    study, given = _study_arguments("status", words, flags=("--json",))
+    from scalesweep import study_verbs
+
+    return study_verbs.status(_store(given), study, as_json="--json" in given)
+
+
+def _report(words: Sequence[str]) -> int:
+    study, given = _study_arguments(
+        "report", words, options=("--format", "--output", "--seed-record")
+    )
+    from scalesweep import study_verbs
+
+    return study_verbs.report(
+        _store(given),
+        study,
+        format_=given.get("--format", "terminal"),
+        output=given.get("--output"),
+        seed_record=given.get("--seed-record"),
+    )
+
+
+def _cancel(words: Sequence[str]) -> int:
+    study, given = _study_arguments("cancel", words)
+    from scalesweep import study_verbs
+
+    return study_verbs.cancel(_store(given), study)
+
+
+def _watch(words: Sequence[str]) -> int:
+    study, given = _study_arguments("watch", words)
+    from scalesweep import study_verbs
+
+    return study_verbs.watch(_store(given), study)
+
+
+def _judge(words: Sequence[str]) -> int:
+    study, given = _study_arguments("judge", words)
+    from scalesweep import study_verbs
+
+    return study_verbs.judge(_store(given), study)
+
+
+def _logs(words: Sequence[str]) -> int:
+    if not words or words[0].startswith("-"):
+        raise ConfigError("logs: name a cell (its number or its name in `status`)")
+    study, given = _study_arguments(
+        "logs", words[1:], flags=("--follow",), options=("--stage", "--lines")
+    )
+    lines = given.get("--lines", "20")
+    if not lines.isdigit():
+        raise ConfigError(f"--lines={lines}: must be a whole number")
+    from scalesweep import study_verbs
+
+    return study_verbs.logs(
+        _store(given),
+        study,
+        words[0],
+        kind=given.get("--stage"),
+        num_lines=int(lines),
+        follow="--follow" in given,
+    )
+
+
+STUDY_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "status": _status,
+    "watch": _watch,
+    "logs": _logs,
+    "judge": _judge,
+    "report": _report,
+    "cancel": _cancel,
+}
