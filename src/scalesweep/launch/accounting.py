@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -69,14 +70,16 @@ class _Job:
     @property
     def is_settled(self) -> bool:
         """sacct has nothing to add: every element ended for good, every known run has a row."""
+        last = {row.job: row for row in in_time(self.rows)}
+        arrays = [row for job, row in last.items() if not job.rpartition("_")[2].isdigit()]
         for index in self.submission.elements:
-            own = in_time(row for row in self.rows if row.is_of(index))
-            if not own or not own[-1].has_ended or own[-1].state not in FINAL_STATES:
+            own = last.get(f"{self.job_id}_{index}") or next(
+                (row for row in arrays if row.is_of(index)), None
+            )
+            if own is None or not own.has_ended or own.state not in FINAL_STATES:
                 return False
-        return all(
-            sum(row.started for row in self.rows if row.job_id == run.job_id) > run.restarts
-            for run in self.runs
-        )
+        started = Counter(row.job_id for row in self.rows if row.started)
+        return all(started[run.job_id] > run.restarts for run in self.runs)
 
 
 def refresh(store: Store, plan: Plan) -> AccountingState:
