@@ -6,17 +6,17 @@ the exit status afterwards.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
 
+from scalesweep.config.compose import Composed
 from scalesweep.config.load import assumed_cluster_note, load
 from scalesweep.config.run import RunConfig
+from scalesweep.config.schema import Parts
 from scalesweep.config.sweep import Sweep, bare
 from scalesweep.errors import ConfigError
 from scalesweep.plan.build import CellRequest, build_plan
@@ -58,65 +58,95 @@ def current() -> Request:
     return _current
 
 
-def handle(cells: Sequence[tuple[Sequence[str], DictConfig]]) -> list[float | None]:
+def handle(cells: Iterable[tuple[Sequence[str], Composed]]) -> list[float | None]:
     """Plan all cells; print the plan, or run it. Returns the primary score of each, if it has one.
+
+    cells: overrides, and the config composed of them; looked at once, one after the other.
 
     Raises:
         ConfigError: settings are wrong; every fault of every cell is named, nothing was started.
     """
     request = current()
-    plan, first = planned(cells, request)
+    plan, first, num_cells = planned(cells, request)
     if request.interrupted:
         raise KeyboardInterrupt
     store = Store(Path(first.store).absolute())
     if request.verb == "plan":
         _print_plan(plan, store, as_json=request.as_json)
-        return [None] * len(cells)
+        return [None] * num_cells
     from scalesweep.study_run import run_plan
 
     outcome = run_plan(plan, store, first)
     request.exit_status = outcome.exit_status
     by_name = outcome.scores
-    return [by_name.get(cell.name) for cell in plan.cells][: len(cells)] + [None] * (
-        len(cells) - len(plan.cells)
+    return [by_name.get(cell.name) for cell in plan.cells][:num_cells] + [None] * (
+        num_cells - len(plan.cells)
     )
 
 
 def planned(
-    cells: Sequence[tuple[Sequence[str], DictConfig]], request: Request
-) -> tuple[Plan, RunConfig]:
-    """The plan of composed cells, and the config of the first; equal cells become one."""
-    points = [_values(overrides) for overrides, _ in cells]
+    cells: Iterable[tuple[Sequence[str], Composed]], request: Request
+) -> tuple[Plan, RunConfig, int]:
+    """The plan of composed cells, the config of the first, and their number; equal ones are one."""
+    values, parts = _Values(), Parts()
+    points: list[dict[str, Any]] = []
+    configs: list[RunConfig | None] = []
+    faults: dict[str, None] = {}
+    for overrides, composed in cells:
+        points.append(values.of(overrides))
+        try:
+            configs.append(load(composed, planning=request.verb == "plan", parts=parts))
+        except ConfigError as error:
+            configs.append(None)
+            faults[str(error)] = None
     varied = [key for key in _keys(points) if len({p.get(key) for p in points}) > 1]
     _check_axes(varied)
-    requests: list[CellRequest] = []
-    faults: dict[str, None] = {}
-    for (_, composed), point in zip(cells, points, strict=True):
-        try:
-            config = load(composed, planning=request.verb == "plan")
-        except ConfigError as error:
-            faults[str(error)] = None
-            continue
-        if all(config != other.config for other in requests):
-            shown = {bare(key): point[key] for key in varied if key in point}
-            requests.append(CellRequest(point=shown, config=config))
     if faults:
         raise ConfigError("\nscalesweep: ".join(faults))
-    study = requests[0].config.study or (request.sweep.name if request.sweep else None)
+    requests: dict[tuple[object, ...], CellRequest] = {}
+    for config, point in zip(configs, points, strict=True):
+        assert config is not None
+        content = _content(config)
+        if content not in requests:
+            shown = {bare(key): point[key] for key in varied if key in point}
+            requests[content] = CellRequest(point=shown, config=config)
+    distinct = list(requests.values())
+    first = distinct[0].config
     plan = build_plan(
-        requests,
-        study=study,
+        distinct,
+        study=first.study or (request.sweep.name if request.sweep else None),
         question=request.sweep.question if request.sweep else "",
         command=request.command,
-        notes=_notes(requests, request),
+        notes=_notes(distinct, request),
     )
-    return plan, requests[0].config
+    return plan, first, len(points)
 
 
-def _values(overrides: Sequence[str]) -> dict[str, Any]:
-    """Override key -> value of one cell."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return {o.get_key_element(): _plain(o.value()) for o in parsed if not o.is_delete()}
+def _content(config: RunConfig) -> tuple[object, ...]:
+    """Equal for equal configs that were built with the same parts."""
+    return tuple(
+        value if value is None or isinstance(value, bool | int | float | str) else id(value)
+        for value in vars(config).values()
+    )
+
+
+class _Values:
+    """Overrides, each distinct one parsed once."""
+
+    def __init__(self) -> None:
+        self._parser = OverridesParser.create()
+        self._known: dict[str, tuple[str, Any] | None] = {}
+
+    def of(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """Override key -> value of one cell; deletions have none."""
+        return dict(value for text in overrides if (value := self._value(text)) is not None)
+
+    def _value(self, text: str) -> tuple[str, Any] | None:
+        if text not in self._known:
+            (override,) = self._parser.parse_overrides([text])
+            value = override.get_key_element(), _plain(override.value())
+            self._known[text] = None if override.is_delete() else value
+        return self._known[text]
 
 
 def _plain(value: Any) -> Any:
@@ -160,9 +190,11 @@ def _notes(requests: Sequence[CellRequest], request: Request) -> list[str]:
 
 
 def _print_plan(plan: Plan, store: Store, *, as_json: bool) -> None:
-    from scalesweep.plan.show import plan_json, print_plan
+    from scalesweep.plan.show import plan_json_text, print_plan
 
     if as_json:
-        print(json.dumps(plan_json(plan, store), indent=2, allow_nan=False))
+        for text in plan_json_text(plan, store):
+            print(text, end="")
+        print()
     else:
         print_plan(plan, store)

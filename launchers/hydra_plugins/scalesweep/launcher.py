@@ -1,4 +1,4 @@
-"""Launcher: composes every cell first, then hands all of them over at once.
+"""Launcher: hands all cells over at once, each composed when it is looked at.
 
 Stages that cells share can only be found when all cells are known, so nothing starts before.
 Other sweepers (Optuna) work through it: they get each cell's score as the value of its job.
@@ -50,9 +50,9 @@ class StudyLauncher(Launcher):
         assert self._context is not None
         assert self._master is not None
         composer = Composer(self._context.config_loader, self._master)
-        cells = [(list(overrides), composer.compose(overrides)) for overrides in job_overrides]
+        cells = ((overrides, composer.compose(overrides)) for overrides in job_overrides)
         values = study_command.handle(cells)
-        return [_returned(o, v) for (o, _), v in zip(cells, values, strict=True)]
+        return [_returned(o, v) for o, v in zip(job_overrides, values, strict=True)]
 
 
 def _returned(overrides: Sequence[str], value: Any) -> JobReturn:

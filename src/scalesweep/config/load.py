@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scalesweep.config import paths
 from scalesweep.config.cluster import ClusterConfig
 from scalesweep.config.run import RunConfig
-from scalesweep.config.schema import build
+from scalesweep.config.schema import Parts, build
 from scalesweep.errors import ConfigError
 
 
@@ -29,22 +29,27 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(name, function, replace=True)
 
 
-def load(composed: DictConfig, *, planning: bool = False) -> RunConfig:
+def load(
+    composed: DictConfig | Mapping[str, Any], *, planning: bool = False, parts: Parts | None = None
+) -> RunConfig:
     """The typed config of one cell, every rule checked.
 
+    composed: of Hydra, or plain and resolved.
     planning: nothing will run, so a full-size model may assume a cluster that is not here.
+    parts: shared with the configs of other cells.
 
     Raises:
         ConfigError: a value has the wrong type or breaks a rule.
     """
-    values = cast(dict[str, Any], _resolved(composed))
+    plain = _resolved(composed) if isinstance(composed, DictConfig) else composed
+    values = dict(cast(Mapping[str, Any], plain))
     values.pop("hydra", None)
     values["cluster"] = resolved_cluster(
         values.get("cluster") or {},
         full_size=not (values.get("model") or {}).get("miniature", True),
         planning=planning,
     )
-    return build(RunConfig, values)
+    return build(RunConfig, values, parts=parts)
 
 
 def _resolved(composed: DictConfig) -> object:

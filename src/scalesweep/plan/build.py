@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scalesweep.config.evaluation import BenchmarkConfig
 from scalesweep.config.run import RunConfig
@@ -16,8 +17,15 @@ from scalesweep.models.parameters import num_params, num_trainable_params
 from scalesweep.plan import identity
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
 from scalesweep.plan.resources import stage_execution
-from scalesweep.records import Execution, StageKind, StageRef, StageSpec
-from scalesweep.specs import LanguageModelSpec, TrainingSpec, VisionTowerSpec
+from scalesweep.records import StageKind, StageRef, StageSpec
+from scalesweep.specs import (
+    DataSpec,
+    GenerateSpec,
+    JudgeSpec,
+    LanguageModelSpec,
+    TrainingSpec,
+    VisionTowerSpec,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +37,44 @@ class CellRequest:
     config: RunConfig
 
 
+R = TypeVar("R")
+
+
+class _Once:
+    """Calls each function once for the same arguments; what it returns is shared, never changed.
+
+    Arguments are told apart by identity, and cells share the groups of settings they have in
+    common. A function sees nothing but its arguments, so nothing can be forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[object, ...], tuple[tuple[object, ...], Any]] = {}
+
+    def __call__(self, function: Callable[..., R], *arguments: object) -> R:
+        call = (function, *map(_identity, arguments))
+        known = self._results.get(call)
+        if known is None:  # the arguments are held, so that an identity is never used twice
+            known = self._results[call] = arguments, function(*arguments)
+        result: R = known[1]
+        return result
+
+
+def _identity(value: object) -> object:
+    plain = value is None or isinstance(value, str | bool | int | float)
+    return (type(value), value) if plain else id(value)
+
+
 @dataclass
 class _Graph:
     """Stages found so far, by reference, in the order in which they can run."""
 
     stages: dict[StageRef, PlannedStage] = field(default_factory=dict)
+    once: _Once = field(default_factory=_Once)
+    known: dict[tuple[object, ...], StageRef] = field(default_factory=dict)
+    """Kind, identity (which self.once holds) and inputs -> reference."""
 
-    def add(self, spec: StageSpec, execution: Execution) -> StageRef:
-        known = self.stages.get(spec.ref)
-        if known is None:
-            self.stages[spec.ref] = PlannedStage(spec=spec, execution=execution)
-        return spec.ref
+    def add(self, stage: PlannedStage) -> StageRef:
+        return self.stages.setdefault(stage.ref, stage).ref
 
 
 def build_plan(
@@ -63,7 +98,7 @@ def build_plan(
     cells: list[Cell] = []
     for request, name in zip(requests, cell_names(requests), strict=True):
         stages = _cell_stages(graph, request)
-        cells.append(_cell(name, request, stages))
+        cells.append(_cell(name, request, stages, graph.once))
     return Plan(
         study=study or study_name(cells),
         cells=tuple(cells),
@@ -90,10 +125,9 @@ def cell_names(requests: Sequence[CellRequest]) -> list[str]:
         parts.append(config.tuning.method)
         parts += [_short(key, value) for key, value in point.items() if key not in always]
         names.append("-".join(part for part in parts if part))
-    if len(set(names)) < len(names):  # cells that differ only in what is rarely varied
-        names = [
-            f"{name}-{i + 1}" if names.count(name) > 1 else name for i, name in enumerate(names)
-        ]
+    count = Counter(names)
+    if len(count) < len(names):  # cells that differ only in what is rarely varied
+        names = [f"{name}-{i + 1}" if count[name] > 1 else name for i, name in enumerate(names)]
     return names
 
 
@@ -106,19 +140,47 @@ def _short(key: str, value: Any) -> str:
     return "".join(c if c.isalnum() or c in "._" else "_" for c in f"{word}{text}")
 
 
-def _cell(name: str, request: CellRequest, stages: Mapping[str, StageRef]) -> Cell:
+def _cell(name: str, request: CellRequest, stages: Mapping[str, StageRef], once: _Once) -> Cell:
     config = request.config
-    model = identity.language_model(config)
-    tower = identity.vision_tower(config)
-    spec = identity.tune(config, model, tower)
+    model = once(identity.model_spec, config.model)
+    tower = once(identity.tower_spec, config.resolution)
+    spec = _tune(once, config, model, tower)
     return Cell(
         name=name,
         point=dict(request.point),
-        config=dataclasses.asdict(config),
+        config={key: once(_plain, value) for key, value in vars(config).items()},
         stages=stages,
-        num_trainable_params=num_trainable_params(spec),
-        num_params=num_params(model, tower),
+        num_trainable_params=once(num_trainable_params, spec),
+        num_params=once(num_params, model, tower),
         num_nodes=config.nodes,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A config's part as plain values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _tune(
+    once: _Once, config: RunConfig, model: LanguageModelSpec, tower: VisionTowerSpec
+) -> TrainingSpec:
+    """Stage 2 of a cell, but for its seed and what a study varies of how it is run."""
+    return once(
+        identity.tune,
+        model,
+        tower,
+        config.resolution.blind,
+        config.data_mix,
+        config.model.template,
+        config.optim,
+        config.batch,
+        config.lora,
+        config.tuning.method,
+        config.precision,
     )
 
 
@@ -161,54 +223,99 @@ class _CellBuilder:
     tower: VisionTowerSpec = field(init=False)
 
     def __post_init__(self) -> None:
-        self.model = identity.language_model(self.config)
-        self.tower = identity.vision_tower(self.config)
+        self.once = self.graph.once
+        self.model = self.once(identity.model_spec, self.config.model)
+        self.tower = self.once(identity.tower_spec, self.config.resolution)
 
     def dataset(self, name: str) -> StageRef:
         role = f"data:{name}"
         if role not in self.roles:
-            spec = identity.dataset(name, self.config.datasets[name])
-            self.roles[role] = self._add(StageKind.data, f"data {name}", spec.to_identity(), {})
+            spec = self.once(identity.dataset, name, self.config.datasets[name])
+            self.roles[role] = self._add(StageKind.data, f"data {name}", self._of(spec), {})
         return self.roles[role]
 
     def bases(self) -> None:
-        base = self.config.base
+        config, base = self.config, self.config.base
         if base.language is not None:
-            spec = identity.base_language(self.config, base.language)
-            self.roles["base"] = self._train(StageKind.base, f"base {self.model.name}", spec, {})
-            self.model = dataclasses.replace(self.model, weights="stage")
-        if base.tower is not None:
-            spec = identity.base_tower(self.config, base.tower)
-            self.roles["tower"] = self._train(
-                StageKind.base, f"base tower {self.config.resolution.name}", spec, {}
+            start = "random" if base.language_start == "random" else None
+            spec = self.once(
+                identity.base_language,
+                base.language,
+                self.once(identity.model_spec, config.model, start),
+                config.precision,
             )
-            self.tower = dataclasses.replace(self.tower, weights="stage")
+            self.roles["base"] = self._train(
+                StageKind.base, f"base {self.model.name}", self._of(spec), {}
+            )
+            self.model = self.once(identity.model_spec, config.model, "stage")
+        if base.tower is not None:
+            spec = self.once(
+                identity.base_tower,
+                base.tower,
+                self.once(identity.tower_spec, config.resolution, "random"),
+                config.model.template,
+                config.precision,
+            )
+            self.roles["tower"] = self._train(
+                StageKind.base, f"base tower {config.resolution.name}", self._of(spec), {}
+            )
+            self.tower = self.once(identity.tower_spec, config.resolution, "stage")
 
     def align(self) -> None:
-        spec = identity.align(self.config, self.model, self.tower)
-        label = f"align {self.model.name} {self.config.resolution.name}{self._blind}"
-        self.roles["align"] = self._train(StageKind.align, label, spec, self._made())
+        config = self.config
+        spec = self.once(
+            identity.align,
+            config.align,
+            self.model,
+            self.tower,
+            config.resolution.blind,
+            config.precision,
+        )
+        label = f"align {self.model.name} {config.resolution.name}{self._blind}"
+        self.roles["align"] = self._train(StageKind.align, label, self._of(spec), self._made())
 
     def tune(self) -> None:
-        spec = identity.tune(self.config, self.model, self.tower)
-        spec = dataclasses.replace(spec, execution_axis=execution_axis(self.point))
+        shared = self._of(_tune(self.once, self.config, self.model, self.tower))
+        own = {"seed": self.config.seed, "execution_axis": execution_axis(self.point)}
         inputs = {**self._made(), "align": self.roles["align"]}
-        self.roles["tune"] = self._train(StageKind.tune, self._label("tune"), spec, inputs)
+        self.roles["tune"] = self._train(
+            StageKind.tune, self._label("tune"), {**shared, **own}, inputs
+        )
 
     def generate(self) -> None:
         asked = self.config.evaluation.benchmarks
-        spec = identity.generate(self.config, self.model, self.tower, asked=asked)
         inputs = {**self._made(), "checkpoint": self.roles["tune"], **self._questions(asked)}
         self.roles["generate"] = self._add(
-            StageKind.generate, self._label("generate"), spec.to_identity(), inputs
+            StageKind.generate,
+            self._label("generate"),
+            self._answers(
+                self.config.tuning.method, self.tower, self.config.resolution.blind, asked
+            ),
+            inputs,
         )
         of_base = self.config.evaluation.base_benchmarks
         if of_base:
-            spec = identity.generate(self.config, self.model, None, asked=of_base)
             inputs = {**self._made(tower=False), **self._questions(of_base)}
             self.roles["generate_base"] = self._add(
-                StageKind.generate, f"generate base {self.model.name}", spec.to_identity(), inputs
+                StageKind.generate,
+                f"generate base {self.model.name}",
+                self._answers(None, None, False, of_base),
+                inputs,
             )
+
+    def _answers(
+        self,
+        method: str | None,
+        tower: VisionTowerSpec | None,
+        blind: bool,
+        asked: Sequence[BenchmarkConfig],
+    ) -> Mapping[str, Any]:
+        evaluation, precision = self.config.evaluation, self.config.precision
+        return self._of(
+            self.once(
+                identity.generate, evaluation, asked, method, self.model, tower, blind, precision
+            )
+        )
 
     def judge(self) -> None:
         evaluation = self.config.evaluation
@@ -217,11 +324,15 @@ class _CellBuilder:
             ("_base", evaluation.base_benchmarks, f"judge base {self.model.name}"),
         ):
             if f"generate{role}" in self.roles:
-                spec = identity.judge(self.config, asked)
+                spec = self.once(identity.judge, self.config.judge, asked)
                 inputs = {"answers": self.roles[f"generate{role}"], **self._questions(asked)}
                 self.roles[f"judge{role}"] = self._add(
-                    StageKind.judge, label, spec.to_identity(), inputs
+                    StageKind.judge, label, self._of(spec), inputs
                 )
+
+    def _of(self, spec: TrainingSpec | GenerateSpec | JudgeSpec | DataSpec) -> Mapping[str, Any]:
+        """The identity of a stage, one object for one spec."""
+        return self.once(_to_identity, spec)
 
     def _label(self, kind: str) -> str:
         config, method = self.config, self.config.tuning.method
@@ -248,10 +359,14 @@ class _CellBuilder:
         return {f"data:{b.dataset}": self.dataset(b.dataset) for b in asked}
 
     def _train(
-        self, kind: StageKind, label: str, spec: TrainingSpec, inputs: Mapping[str, StageRef]
+        self,
+        kind: StageKind,
+        label: str,
+        stage_identity: Mapping[str, Any],
+        inputs: Mapping[str, StageRef],
     ) -> StageRef:
-        data = {f"data:{source.dataset}": self.dataset(source.dataset) for source in spec.data}
-        return self._add(kind, label, spec.to_identity(), {**inputs, **data})
+        data = {f"data:{s['dataset']}": self.dataset(s["dataset"]) for s in stage_identity["data"]}
+        return self._add(kind, label, stage_identity, {**inputs, **data})
 
     def _add(
         self,
@@ -260,38 +375,49 @@ class _CellBuilder:
         stage_identity: Mapping[str, Any],
         inputs: Mapping[str, StageRef],
     ) -> StageRef:
-        execution = stage_execution(
-            self.config,
-            kind=kind,
-            method=str(stage_identity.get("method", "")),
-            paths=self._paths(kind, stage_identity),
-        )
-        spec = StageSpec(
-            kind=kind,
-            label=label,
-            recipe_version=identity.RECIPE_VERSIONS[kind],
-            identity=stage_identity,
-            inputs=dict(inputs),
-        )
-        return self.graph.add(spec, execution)
+        """The reference of a stage, which is added where it is new."""
+        what = kind, id(stage_identity), tuple(inputs.items())
+        if what not in self.graph.known:
+            spec = StageSpec(
+                kind=kind,
+                label=label,
+                recipe_version=identity.RECIPE_VERSIONS[kind],
+                identity=stage_identity,
+                inputs=dict(inputs),
+            )
+            execution = stage_execution(
+                self.config,
+                kind=kind,
+                method=str(stage_identity.get("method", "")),
+                paths=self._paths(kind, stage_identity),
+            )
+            ref = self.graph.add(PlannedStage(spec=spec, execution=execution))
+            if kind is StageKind.tune:  # its identity is its own: not held, not met again
+                return ref
+            self.graph.known[what] = ref
+        return self.graph.known[what]
 
     def _paths(self, kind: StageKind, stage_identity: Mapping[str, Any]) -> dict[str, str]:
         """Where declared weights and external data lie here; absolute."""
         config = self.config
-        paths: dict[str, str] = {}
+        paths: dict[str, str | None] = {}
         if kind is StageKind.data:
             name = stage_identity["dataset"]
-            if root := config.datasets[name].root:
-                paths[f"data:{name}"] = root
+            paths[f"data:{name}"] = config.datasets[name].root
         elif kind is not StageKind.judge:
-            for role, path in (
-                ("language_model", config.model.path),
-                ("tokenizer", config.model.tokenizer_path or config.model.path),
-                ("vision_tower", config.resolution.path),
-            ):
-                if path:
-                    paths[role] = path
+            paths["language_model"] = config.model.path
+            paths["tokenizer"] = config.model.tokenizer_path or config.model.path
+            paths["vision_tower"] = config.resolution.path
+            read = {source["dataset"] for source in stage_identity.get("data", ())}
             for name, dataset in config.datasets.items():
-                if dataset.root and name in {s["dataset"] for s in stage_identity.get("data", [])}:
+                if name in read:
                     paths[f"data:{name}"] = dataset.root
-        return {role: str(Path(path).absolute()) for role, path in paths.items()}
+        return {role: self.once(_absolute, path) for role, path in paths.items() if path}
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def _to_identity(spec: TrainingSpec | GenerateSpec | JudgeSpec | DataSpec) -> Mapping[str, Any]:
+    return spec.to_identity()

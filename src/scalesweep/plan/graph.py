@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from scalesweep.errors import PlanError
@@ -24,6 +25,11 @@ class PlannedStage:
 
     spec: StageSpec
     execution: Execution
+
+    @cached_property
+    def ref(self) -> StageRef:
+        """Its name in the store; a hash of the whole spec, so taken once."""
+        return self.spec.ref
 
     def to_json(self) -> dict[str, Any]:
         return {**self.spec.to_json(), "execution": self.execution.to_json()}
@@ -83,17 +89,17 @@ class Plan:
         for stage in self.stages:
             missing = set(stage.spec.inputs.values()) - seen
             if missing:
-                raise PlanError(f"{stage.spec.ref} comes before its input {min(missing)}")
-            if stage.spec.ref in seen:
-                raise PlanError(f"{stage.spec.ref} stands twice in the plan")
-            seen.add(stage.spec.ref)
+                raise PlanError(f"{stage.ref} comes before its input {min(missing)}")
+            if stage.ref in seen:
+                raise PlanError(f"{stage.ref} stands twice in the plan")
+            seen.add(stage.ref)
 
     def stage(self, ref: StageRef) -> PlannedStage:
         return self.by_ref[ref]
 
-    @property
+    @cached_property
     def by_ref(self) -> dict[StageRef, PlannedStage]:
-        return {stage.spec.ref: stage for stage in self.stages}
+        return {stage.ref: stage for stage in self.stages}
 
     def ancestors(self, ref: StageRef) -> set[StageRef]:
         """All stages that a stage needs, itself left out."""
@@ -107,17 +113,31 @@ class Plan:
                 todo += by_ref[parent].spec.inputs.values()
         return found
 
-    def cells_of(self, ref: StageRef) -> list[Cell]:
+    def cells_of(self, ref: StageRef) -> Sequence[Cell]:
         """Cells that need a stage."""
-        return [cell for cell in self.cells if ref in set(cell.stages.values())]
+        return self._cells_by_ref.get(ref, ())
 
-    def to_json(self) -> dict[str, Any]:
+    @cached_property
+    def _cells_by_ref(self) -> dict[StageRef, list[Cell]]:
+        cells: dict[StageRef, list[Cell]] = {}
+        for cell in self.cells:
+            for ref in dict.fromkeys(cell.stages.values()):
+                cells.setdefault(ref, []).append(cell)
+        return cells
+
+    def header_json(self) -> dict[str, Any]:
+        """All but cells and stages; SCHEMA first."""
         return {
             "schema": SCHEMA,
             "study": self.study,
             "question": self.question,
             "command": self.command,
             "notes": list(self.notes),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.header_json(),
             "cells": [cell.to_json() for cell in self.cells],
             "stages": [stage.to_json() for stage in self.stages],
         }

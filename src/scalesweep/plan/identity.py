@@ -1,13 +1,23 @@
-"""From a cell's config to the identity of its stages: what determines each output, and no more."""
+"""From a cell's config to the identity of its stages: what determines each output, and no more.
+
+Each function takes the parts it reads, so that cells that share these share what it returns.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from scalesweep.config.align import AlignConfig
 from scalesweep.config.base import BaseRecipe
+from scalesweep.config.batch import BatchConfig
+from scalesweep.config.data_mix import DataMixConfig
 from scalesweep.config.datasets import DatasetConfig, SourceConfig
-from scalesweep.config.evaluation import BenchmarkConfig
+from scalesweep.config.evaluation import BenchmarkConfig, EvaluationConfig
+from scalesweep.config.judge import JudgeConfig
+from scalesweep.config.lora import LoraConfig
+from scalesweep.config.model import ModelConfig
 from scalesweep.config.optim import OptimConfig
+from scalesweep.config.resolution import ResolutionConfig
 from scalesweep.config.run import RunConfig
 from scalesweep.specs import (
     BenchmarkSpec,
@@ -28,9 +38,8 @@ RECIPE_VERSIONS = {"data": 1, "base": 1, "align": 1, "tune": 1, "generate": 1, "
 """Raise one when the code of that kind changes what it computes: its old results stay apart."""
 
 
-def language_model(config: RunConfig, *, weights: str | None = None) -> LanguageModelSpec:
+def model_spec(model: ModelConfig, weights: str | None = None) -> LanguageModelSpec:
     """Shape and declared weights; weights replaces what the config declares."""
-    model = config.model
     return LanguageModelSpec(
         name=model.name,
         hidden_size=model.hidden_size,
@@ -46,8 +55,8 @@ def language_model(config: RunConfig, *, weights: str | None = None) -> Language
     )
 
 
-def vision_tower(config: RunConfig, *, weights: str | None = None) -> VisionTowerSpec:
-    resolution = config.resolution
+def tower_spec(resolution: ResolutionConfig, weights: str | None = None) -> VisionTowerSpec:
+    """Shape and declared weights; weights replaces what the config declares."""
     return VisionTowerSpec(
         name=f"clip_{resolution.name}",
         hidden_size=resolution.hidden_size,
@@ -59,6 +68,16 @@ def vision_tower(config: RunConfig, *, weights: str | None = None) -> VisionTowe
         feature_layer=resolution.feature_layer,
         weights=weights or resolution.weights,
     )
+
+
+def language_model(config: RunConfig) -> LanguageModelSpec:
+    """The language model that a cell tunes."""
+    return model_spec(config.model)
+
+
+def vision_tower(config: RunConfig) -> VisionTowerSpec:
+    """The vision tower that a cell sees with."""
+    return tower_spec(config.resolution)
 
 
 def dataset(name: str, config: DatasetConfig) -> DataSpec:
@@ -94,23 +113,24 @@ def sources(configs: Sequence[SourceConfig]) -> list[DataSourceSpec]:
     ]
 
 
-def base_language(config: RunConfig, recipe: BaseRecipe) -> TrainingSpec:
-    start = "random" if config.base.language_start == "random" else None
-    return _base(
-        config, recipe, method=Method.language, model=language_model(config, weights=start)
-    )
+def base_language(recipe: BaseRecipe, model: LanguageModelSpec, precision: str) -> TrainingSpec:
+    """model: with the weights that it starts from."""
+    return _base(recipe, Method.language, model.template, precision, model=model)
 
 
-def base_tower(config: RunConfig, recipe: BaseRecipe) -> TrainingSpec:
+def base_tower(
+    recipe: BaseRecipe, tower: VisionTowerSpec, template: str, precision: str
+) -> TrainingSpec:
     # A tower's key must not change with the language model beside it.
-    return _base(config, recipe, method=Method.tower, tower=vision_tower(config, weights="random"))
+    return _base(recipe, Method.tower, template, precision, tower=tower)
 
 
 def _base(
-    config: RunConfig,
     recipe: BaseRecipe,
-    *,
     method: Method,
+    template: str,
+    precision: str,
+    *,
     model: LanguageModelSpec | None = None,
     tower: VisionTowerSpec | None = None,
 ) -> TrainingSpec:
@@ -121,24 +141,29 @@ def _base(
         blind=False,
         data=sources(recipe.sources),
         on_broken_item=recipe.on_broken_item,
-        template=config.model.template,
+        template=template,
         prompt_loss_weight=recipe.prompt_loss_weight,
         optim=optimizer(recipe.optim),
         global_batch_size=recipe.global_batch_size,
         max_seq_len=recipe.max_seq_len,
-        precision=Precision(config.precision),
+        precision=Precision(precision),
         seed=recipe.seed,
         export_dtype=recipe.export_dtype,
     )
 
 
-def align(config: RunConfig, model: LanguageModelSpec, tower: VisionTowerSpec) -> TrainingSpec:
-    recipe = config.align
+def align(
+    recipe: AlignConfig,
+    model: LanguageModelSpec,
+    tower: VisionTowerSpec,
+    blind: bool,
+    precision: str,
+) -> TrainingSpec:
     return TrainingSpec(
         method=Method.projector,
         model=model,
         tower=tower,
-        blind=config.resolution.blind,
+        blind=blind,
         data=sources(recipe.sources),
         on_broken_item=recipe.on_broken_item,
         template=recipe.template,
@@ -146,15 +171,26 @@ def align(config: RunConfig, model: LanguageModelSpec, tower: VisionTowerSpec) -
         optim=optimizer(recipe.optim),
         global_batch_size=recipe.global_batch_size,
         max_seq_len=recipe.max_seq_len,
-        precision=Precision(config.precision),
+        precision=Precision(precision),
         seed=recipe.seed,
     )
 
 
-def tune(config: RunConfig, model: LanguageModelSpec, tower: VisionTowerSpec) -> TrainingSpec:
-    lora = config.lora
+def tune(
+    model: LanguageModelSpec,
+    tower: VisionTowerSpec,
+    blind: bool,
+    data_mix: DataMixConfig,
+    template: str,
+    optim: OptimConfig,
+    batch: BatchConfig,
+    lora: LoraConfig,
+    method: str,
+    precision: str,
+) -> TrainingSpec:
+    """With seed 0: the cells of a study share it, and each puts its own seed in."""
     adapters = None
-    if config.tuning.method != "full":
+    if method != "full":
         assert lora.rank is not None  # RunConfig's rules
         assert lora.alpha is not None
         assert lora.dropout is not None
@@ -162,21 +198,21 @@ def tune(config: RunConfig, model: LanguageModelSpec, tower: VisionTowerSpec) ->
             rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, targets=list(lora.targets)
         )
     return TrainingSpec(
-        method=Method(config.tuning.method),
+        method=Method(method),
         model=model,
         tower=tower,
-        blind=config.resolution.blind,
-        data=sources(config.data_mix.sources),
-        on_broken_item=config.data_mix.on_broken_item,
-        template=config.model.template,
+        blind=blind,
+        data=sources(data_mix.sources),
+        on_broken_item=data_mix.on_broken_item,
+        template=template,
         prompt_loss_weight=0.0,
-        optim=optimizer(config.optim),
-        global_batch_size=config.batch.global_batch_size,
-        max_seq_len=config.batch.max_seq_len,
-        precision=Precision(config.precision),
-        seed=config.seed,
+        optim=optimizer(optim),
+        global_batch_size=batch.global_batch_size,
+        max_seq_len=batch.max_seq_len,
+        precision=Precision(precision),
+        seed=0,
         lora=adapters,
-        export_dtype="float32" if config.precision == "fp32" else "bfloat16",
+        export_dtype="float32" if precision == "fp32" else "bfloat16",
     )
 
 
@@ -185,25 +221,27 @@ def benchmarks(configs: Sequence[BenchmarkConfig]) -> list[BenchmarkSpec]:
 
 
 def generate(
-    config: RunConfig,
+    evaluation: EvaluationConfig,
+    asked: Sequence[BenchmarkConfig],
+    method: str | None,
     model: LanguageModelSpec,
     tower: VisionTowerSpec | None,
-    *,
-    asked: Sequence[BenchmarkConfig],
+    blind: bool,
+    precision: str,
 ) -> GenerateSpec:
-    """tower None: the language model alone, before tuning."""
+    """tower and method None: the language model alone, before tuning."""
     return GenerateSpec(
         checkpoint="base" if tower is None else "tune",
-        method=None if tower is None else Method(config.tuning.method),
+        method=None if method is None else Method(method),
         model=model,
         tower=tower,
-        blind=tower is not None and config.resolution.blind,
+        blind=blind,
         benchmarks=benchmarks(asked),
-        num_beams=config.evaluation.num_beams,
-        max_new_tokens=config.evaluation.max_new_tokens,
-        precision=Precision(config.precision),
+        num_beams=evaluation.num_beams,
+        max_new_tokens=evaluation.max_new_tokens,
+        precision=Precision(precision),
     )
 
 
-def judge(config: RunConfig, asked: Sequence[BenchmarkConfig]) -> JudgeSpec:
-    return JudgeSpec(benchmarks=benchmarks(asked), scorer=config.judge.scorer)
+def judge(judge: JudgeConfig, asked: Sequence[BenchmarkConfig]) -> JudgeSpec:
+    return JudgeSpec(benchmarks=benchmarks(asked), scorer=judge.scorer)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Iterator, Set
 from typing import Any
 
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
 from scalesweep.records import StageKind, StageRef
 from scalesweep.rundir import Store
+
+MOST_ROWS = 200
+"""Cells that are shown one by one; --json has all."""
 
 
 def is_done(store: Store, ref: StageRef) -> bool:
@@ -15,29 +20,66 @@ def is_done(store: Store, ref: StageRef) -> bool:
     return store.stage(ref).done_file.exists()
 
 
-def totals(plan: Plan, store: Store) -> dict[str, Any]:
+def done_stages(plan: Plan, store: Store) -> frozenset[StageRef]:
+    """Stages of a plan that have published their output."""
+    return frozenset(stage.ref for stage in plan.stages if is_done(store, stage.ref))
+
+
+def totals(plan: Plan, done: Set[StageRef]) -> dict[str, Any]:
     """Counts of a plan."""
     kinds = Counter(str(stage.spec.kind) for stage in plan.stages)
-    done = sum(is_done(store, stage.spec.ref) for stage in plan.stages)
     unshared = sum(len(set(cell.stages.values())) for cell in plan.cells)
     return {
         "cells": len(plan.cells),
         "stages": len(plan.stages),
         "stages_by_kind": {str(kind): kinds[kind] for kind in StageKind if kinds[kind]},
-        "stages_done": done,
-        "stages_to_run": len(plan.stages) - done,
+        "stages_done": len(done),
+        "stages_to_run": len(plan.stages) - len(done),
         "stages_without_sharing": unshared,
     }
 
 
 def plan_json(plan: Plan, store: Store) -> dict[str, Any]:
     """{"study", "cells": [...], "stages": [{"kind", "key", "done", "cells", ...}], "totals"}."""
-    data = plan.to_json()
-    for stage in data["stages"]:
-        ref = StageRef(kind=StageKind(stage["kind"]), key=stage["key"])
-        stage["done"] = is_done(store, ref)
-        stage["cells"] = [cell.name for cell in plan.cells_of(ref)]
-    return {**data, "totals": totals(plan, store)}
+    done = done_stages(plan, store)
+    return {
+        **plan.header_json(),
+        "cells": [cell.to_json() for cell in plan.cells],
+        "stages": [_stage_json(plan, stage, done) for stage in plan.stages],
+        "totals": totals(plan, done),
+    }
+
+
+def _stage_json(plan: Plan, stage: PlannedStage, done: Set[StageRef]) -> dict[str, Any]:
+    names = [cell.name for cell in plan.cells_of(stage.ref)]
+    return {**stage.to_json(), "done": stage.ref in done, "cells": names}
+
+
+def plan_json_text(plan: Plan, store: Store) -> Iterator[str]:
+    """The text of plan_json(), piece by piece: a plan of many cells is never held twice."""
+    done = done_stages(plan, store)
+    for name, value in plan.header_json().items():
+        yield f"{_OPEN if name == 'schema' else ','}\n  {json.dumps(name)}: {_text(value, 2)}"
+    yield from _list_text("cells", (cell.to_json() for cell in plan.cells))
+    yield from _list_text("stages", (_stage_json(plan, stage, done) for stage in plan.stages))
+    yield f',\n  "totals": {_text(totals(plan, done), 2)}\n}}'
+
+
+_OPEN = "{"
+
+
+def _list_text(name: str, items: Iterator[object]) -> Iterator[str]:
+    """An entry of the outermost object that is a list with something in it."""
+    before = f',\n  "{name}": [\n    '
+    for item in items:
+        yield before + _text(item, 4)
+        before = ",\n    "
+    yield "\n  ]"
+
+
+def _text(value: object, indent: int) -> str:
+    text = json.dumps(value, indent=2, allow_nan=False)
+    return text.replace("\n", "\n" + " " * indent)
 
 
 def short_count(number: int) -> str:
@@ -68,20 +110,22 @@ def print_plan(plan: Plan, store: Store) -> None:
     cells.add_column("cell", overflow="fold")
     for column in ("trained", "of", "nodes", "done"):
         cells.add_column(column, justify="right", no_wrap=True)
-    for i, cell in enumerate(plan.cells):
+    done = done_stages(plan, store)
+    for i, cell in enumerate(plan.cells[:MOST_ROWS]):
         refs = set(cell.stages.values())
-        done = sum(is_done(store, ref) for ref in refs)
         cells.add_row(
             str(i + 1),
             cell_label(cell),
             short_count(cell.num_trainable_params),
             short_count(cell.num_params),
             str(cell.num_nodes),
-            f"{done}/{len(refs)}",
+            f"{len(refs & done)}/{len(refs)}",
         )
     console.print(cells)
-    console.print(stage_table(plan, store))
-    count = totals(plan, store)
+    if len(plan.cells) > MOST_ROWS:
+        console.print(f"and {len(plan.cells) - MOST_ROWS:,} more cells; --json has all\n")
+    console.print(stage_table(plan, done))
+    count = totals(plan, done)
     console.print(
         f"{count['cells']} cells, {count['stages']} stages "
         f"({count['stages_without_sharing']} without sharing); "
@@ -89,7 +133,7 @@ def print_plan(plan: Plan, store: Store) -> None:
     )
 
 
-def stage_table(plan: Plan, store: Store) -> Any:
+def stage_table(plan: Plan, done: Set[StageRef]) -> Any:
     """One row per kind and shape: how many stages, shared by how many cells, on what."""
     from rich import box
     from rich.table import Table
@@ -107,12 +151,12 @@ def stage_table(plan: Plan, store: Store) -> Any:
     for (kind, nodes, devices), stages in sorted(
         groups.items(), key=lambda item: (order.index(item[0][0]), item[0])
     ):
-        served = [len(plan.cells_of(stage.spec.ref)) for stage in stages]
+        served = [len(plan.cells_of(stage.ref)) for stage in stages]
         spread = f"{min(served)}" if min(served) == max(served) else f"{min(served)}-{max(served)}"
         table.add_row(
             kind,
             str(len(stages)),
-            str(sum(is_done(store, stage.spec.ref) for stage in stages)),
+            str(sum(stage.ref in done for stage in stages)),
             str(nodes),
             f"{nodes * devices}",
             spread,
