@@ -104,6 +104,8 @@ class ClusterConfig:
     """How long a stage that starts waits to see its inputs on a slow shared file system."""
     storage_wait_min: int | None = None
     """How long a job waits for a file system that is full or read-only before it gives up."""
+    silent_s: int | None = None
+    """Seconds without a sign of life after which ranks are taken for dead."""
     stages: dict[str, StageJobConfig] | None = field(default=None)
     """Kind of stage -> what its jobs ask for instead."""
 
@@ -120,6 +122,7 @@ class ClusterConfig:
             "array_parallelism",
         ):
             at_least(1, value=(f"cluster.{name}", getattr(self, name)))
+        at_least(10, value=("cluster.silent_s", self.silent_s))
         for name in ("signal_lead_s", "parents_wait_s", "storage_wait_min"):
             at_least(0, value=(f"cluster.{name}", getattr(self, name)))
         not_negative("cluster.memory_gb", self.memory_gb)

@@ -135,7 +135,8 @@ def _setup(script: Script) -> list[str]:
         path = shlex.quote(script.preamble)
         lines.append(f"source {path} || exit 78")
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(script.env.items())]
-    lines.append(f"export PYTHONPATH={shlex.quote(str(script.code))}")
+    # Ours first; what preamble and cluster.env put there stays behind it.
+    lines.append(f"export PYTHONPATH={shlex.quote(str(script.code))}${{PYTHONPATH:+:$PYTHONPATH}}")
     return lines
 
 

@@ -49,6 +49,7 @@ class Submission:
     max_tries: int = 3
     parents_wait_s: int = 90
     storage_wait_min: int = 30
+    silent_s: int = 120
     job_id: int | None = None
     """Of the array; None until sbatch has answered."""
 
@@ -64,6 +65,7 @@ class Submission:
             "max_tries": self.max_tries,
             "parents_wait_s": self.parents_wait_s,
             "storage_wait_min": self.storage_wait_min,
+            "silent_s": self.silent_s,
             "elements": {str(index): str(ref) for index, ref in self.elements.items()},
         }
 

@@ -64,6 +64,11 @@ def error_file(attempt: AttemptDir, rank: int) -> Path:
     return attempt.path / f"error-{rank:03d}.json"
 
 
+def done_file(attempt: AttemptDir, rank: int) -> Path:
+    """There when a rank came to its end: srun may say 0 of a step whose ranks were killed."""
+    return attempt.path / f"done-{rank:03d}"
+
+
 def rank_usage_file(attempt: AttemptDir, rank: int) -> Path:
     return attempt.usage_file if rank == 0 else attempt.path / f"usage-{rank:03d}.json"
 
@@ -115,6 +120,7 @@ def serve(task: RankTask, *, stopped_by: Sequence[signal.Signals]) -> None:
                 stop_requested=stop,
             )
         )
+        done_file(attempt, task.rank).touch()
         status = EXIT_DONE
     except Interrupted as error:
         _say(str(error))

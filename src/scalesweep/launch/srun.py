@@ -12,6 +12,7 @@ from pathlib import Path
 from scalesweep.launch.rank import die_with_parent
 from scalesweep.records import Execution
 
+END_WITHIN_S = 15
 KEPT_LINES = 60
 """Of what srun says; the rest is in the job's log."""
 
@@ -79,6 +80,14 @@ class Step:
     def ask_to_stop(self) -> None:
         """All ranks write a checkpoint and end. srun passes USR2 on; of TERM it would kill them."""
         self._process.send_signal(signal.SIGUSR2)
+
+    def end(self) -> None:
+        """Kill ranks that may be dead already, and srun, which may not notice."""
+        self.kill()
+        try:
+            self._process.wait(timeout=END_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
 
     def kill(self) -> None:
         self._process.send_signal(signal.SIGTERM)

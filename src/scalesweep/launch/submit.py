@@ -325,6 +325,7 @@ class Submitter:
             max_tries=cluster.max_tries or 3,
             parents_wait_s=_or(cluster.parents_wait_s, 90),
             storage_wait_min=_or(cluster.storage_wait_min, 30),
+            silent_s=_or(cluster.silent_s, 120),
         )
 
     def _claimed(

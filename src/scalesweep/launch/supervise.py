@@ -44,7 +44,7 @@ from scalesweep.launch.failures import (
 from scalesweep.launch.jobs import JobDir, StageJob, StageJobs, Submission
 from scalesweep.launch.metric_rows import last_row
 from scalesweep.launch.publish import publish, set_aside, verdict
-from scalesweep.launch.rank import EXIT_DONE, EXIT_INTERRUPTED, EXIT_OVERTAKEN, RankTask
+from scalesweep.launch.rank import EXIT_DONE, EXIT_INTERRUPTED, EXIT_OVERTAKEN, RankTask, done_file
 from scalesweep.launch.slurm_rank import write_task
 from scalesweep.launch.srun import Step
 from scalesweep.records import Done, Execution, Outcome, SlurmRun, StageSpec, Usage
@@ -60,6 +60,12 @@ STORAGE_POLL_S = 5.0
 CONTROLLER_WAIT_S = 1800.0
 """How long a controller may be away when a job must be requeued."""
 KILLED_AFTER_REQUEUE_S = 180.0
+LAST_WORDS_S = 1.5
+"""After TERM: for ranks to end at a checkpoint, before the attempt is closed in any case."""
+KILLED_CODE = 128 + signal.SIGKILL
+"""What srun should have said of ranks that vanished, where it says 0."""
+START_LIMIT_S = 900.0
+"""For the first sign of life of a rank: imports from a slow shared file system."""
 RUNNER_VARIABLE = "SCALESWEEP_RUNNER"
 """Module with run(context) that takes the place of every kind's own (tests)."""
 
@@ -86,6 +92,39 @@ class _Signals:
     def _ended(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.ending = True
+
+
+class Pulse:
+    """Whether the ranks of an attempt go on writing their accounts, as they do every two seconds.
+
+    Files are compared with what they were at the last look, never with a clock of another machine.
+    """
+
+    def __init__(self, attempt: AttemptDir, *, limit_s: float) -> None:
+        self._attempt, self._limit_s = attempt, limit_s
+        self._seen: object = None
+        self._since = time.monotonic()
+        self._begun = False
+
+    def is_gone(self) -> bool:
+        """True when nothing was written for longer than is allowed; then it begins to wait anew."""
+        now = self._marks()
+        if now != self._seen:
+            self._begun = self._begun or self._seen is not None
+            self._seen, self._since = now, time.monotonic()
+        limit = self._limit_s if self._begun else max(START_LIMIT_S, self._limit_s)
+        if time.monotonic() - self._since <= limit:
+            return False
+        self._since = time.monotonic()
+        return True
+
+    def _marks(self) -> object:
+        marks = []
+        for name in ("usage.json", "metrics.jsonl"):
+            with contextlib.suppress(OSError):
+                stat = (self._attempt.path / name).stat()
+                marks.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return tuple(marks)
 
 
 @dataclass(kw_only=True)
@@ -185,8 +224,15 @@ class Supervisor:
         """Wait for the ranks; what they were asked to stop for, if they were."""
         asked: Failure | None = None
         looked = time.monotonic()
+        pulse = Pulse(attempt, limit_s=self.submission.silent_s)
+        ending_since: float | None = None
         while step.poll() is None:
             time.sleep(TICK_S)
+            if self.signals.ending:
+                ending_since = ending_since or time.monotonic()
+                if time.monotonic() - ending_since > LAST_WORDS_S:
+                    break  # Slurm kills us any moment: what is certain must be written before
+                continue
             warned = asked is None and self.signals.time_limit
             if time.monotonic() - looked < LOOK_S and not warned:
                 continue
@@ -198,6 +244,10 @@ class Supervisor:
                 step.ask_to_stop()
             if attempt.following().path.exists():
                 step.kill()
+            elif pulse.is_gone() and self._storage_works():
+                # A step whose slurmstepd was killed: its ranks are dead, srun waits for ever.
+                say(f"no sign of life from the ranks for {self.submission.silent_s} s: killed")
+                step.end()
         return asked
 
     def _judge(
@@ -209,22 +259,27 @@ class Supervisor:
         asked: Failure | None,
     ) -> int | None:
         """Close the attempt by how its ranks ended, and say what follows."""
+        if step.poll() is None:
+            return self._ended_by_slurm(attempt)
         code = step.exit_code
-        if code == EXIT_DONE:
+        execution = attempt.execution()
+        assert execution is not None
+        if code == EXIT_DONE and all(
+            done_file(attempt, rank).exists() for rank in range(execution.world_size)
+        ):
             return self._publish(attempt, parents)
         if code == EXIT_OVERTAKEN:
             return EXIT_GAVE_UP
         if self.signals.ending:
             return self._ended_by_slurm(attempt)
-        execution = attempt.execution()
-        errors = rank_errors(attempt, execution.world_size if execution else 1)
+        errors = rank_errors(attempt, execution.world_size)
         if code == EXIT_INTERRUPTED and not errors and asked is None:
             # Only ranks were told: what Slurm does before a preemption.
             asked = Failure.preempted
         failure = classify(
             Evidence(
                 errors=errors,
-                exit_code=code,
+                exit_code=code or KILLED_CODE,
                 said=step.said,
                 asked=asked,
                 storage_works=self._storage_works(),
@@ -463,7 +518,7 @@ def _cause(errors: list[dict[str, str]], step: Step) -> str:
     expected = [error for error in errors if error.get("expected")]
     for error in (*expected, *errors):
         return str(error["message"])
-    code = step.exit_code
+    code = step.exit_code or KILLED_CODE
     number = -code if code < 0 else code - 128
     if 0 < number < 65:
         killed = signal.Signals(number).name if number in set(signal.Signals) else str(number)
