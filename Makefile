@@ -5,12 +5,16 @@ BIN := $(VENV)/bin
 STORE ?= store
 # Another build of torch: make setup TORCH_INDEX=https://download.pytorch.org/whl/cu128
 TORCH_INDEX ?=
+SEEDS ?= 1,2,3
+FAULTS ?= 30
+REAL ?=
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml requirements.lock $(lastword $(MAKEFILE_LIST)) | sha256sum | cut -c1-12)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 CLUSTER := launchers/slurm_cluster/cluster.sh
-.PHONY: help setup demo test check format bench miniature seeds clean setup-slurm slurm-up slurm-down
+.PHONY: help setup demo test check format bench miniature seeds clean \
+	setup-slurm slurm-up slurm-down slurm-study chaos
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +69,15 @@ slurm-up:  ## start a Slurm cluster on this machine: 4 nodes of 8 fake GPUs
 
 slurm-down:  ## stop that cluster and delete what it kept
 	@$(CLUSTER) wipe
+
+slurm-study: $(STAMP)  ## run the miniature of the whole study on such a cluster, started and stopped for it
+	@set -e; export SCALESWEEP_CLUSTER_DIR=$$(mktemp -d); trap '$(CLUSTER) wipe' EXIT; \
+	$(CLUSTER) up --with-pid $$$$; eval "$$($(CLUSTER) env)"; \
+	$(BIN)/python -m scalesweep -m +sweep=quickstart cluster=slurm_local "store=$(STORE)-slurm"; \
+	$(BIN)/python -m scalesweep watch quickstart --store "$(STORE)-slurm"
+
+chaos: $(STAMP)  ## hit studies on such a cluster with faults at random moments (SEEDS=1,2,3 FAULTS=30 REAL=)
+	$(BIN)/python -m tests.slurm.chaos --seeds $(SEEDS) --faults $(FAULTS) $(if $(REAL),--real)
 
 clean:  ## remove the environment, caches and built files; the store stays
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

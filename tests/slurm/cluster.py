@@ -137,16 +137,18 @@ class SlurmCluster:
 
     # --- Slurm's commands
 
-    def run(self, *words: str, timeout_s: float = 60) -> str:
-        """What a command on the login node prints."""
-        ended = self.try_run(*words, timeout_s=timeout_s)
+    def run(self, *words: str, timeout_s: float = 60, **env: str) -> str:
+        """What a command on the login node prints. env: more of its environment."""
+        ended = self.try_run(*words, timeout_s=timeout_s, **env)
         assert ended.returncode == 0, f"{' '.join(words)}: {ended.stdout}{ended.stderr}"
         return ended.stdout
 
-    def try_run(self, *words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def try_run(
+        self, *words: str, timeout_s: float = 60, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             words,
-            env=self.env(),
+            env=self.env(**env),
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -162,9 +164,11 @@ class SlurmCluster:
         """Rows of all jobs that wait or run, elements of arrays one by one."""
         return _rows(self.run("squeue", "-h", "-r", "-a", *options, "-o", fields))
 
-    def sacct(self, *options: str, fields: str = "JobID,State,ElapsedRaw") -> list[list[str]]:
+    def sacct(
+        self, *options: str, fields: str = "JobID,State,ElapsedRaw", **env: str
+    ) -> list[list[str]]:
         """Rows of accounting: every run of every job (-D), without steps."""
-        return _rows(self.run("sacct", "-D", "-X", "-P", "-n", *options, "-o", fields))
+        return _rows(self.run("sacct", "-D", "-X", "-P", "-n", *options, "-o", fields, **env))
 
     def scontrol(self, *words: str) -> str:
         return self.run("scontrol", *words)
