@@ -11,6 +11,7 @@ job, and the administrator, who resumes drained nodes. It does nothing else for 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
@@ -32,8 +33,8 @@ GAP_S = (1.0, 12.0)
 LOOK_S = 1.5
 """Between two looks of the user at the queue."""
 TYPES_EVERY_S = 5.0
-ENDS_WITHIN_S = 240.0
-"""How long a study may take when all is mended again."""
+STUCK_AFTER_S = 180.0
+"""Without a fault, an attempt or a published stage: nothing will come any more."""
 ACCOUNTED_WITHIN_S = 30.0
 """How long sacct may take to have the ends of all runs."""
 DISK_MB = {"light": 96, "real": 600}
@@ -165,23 +166,28 @@ class ChaosRun:
     def _live_through(self) -> None:
         """Faults, mending and the user's looks, until the study is done."""
         due = time.monotonic() + self.rng.uniform(*self.gap_s)
-        calm_since = None
+        seen, since = self._progress(), time.monotonic()
         while not self.study.is_done():
             self.rest()
             if self._left and time.monotonic() >= due:
                 self._inject()
                 due = time.monotonic() + self.rng.uniform(*self.gap_s)
             self._look()
-            if self._left or self._undo:
-                calm_since = None
-            elif calm_since is None:
-                calm_since = time.monotonic()
-            elif time.monotonic() - calm_since > ENDS_WITHIN_S:
+            if (now := self._progress()) != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > STUCK_AFTER_S:
                 self._give_up()
+
+    def _progress(self) -> tuple[int, int, int]:
+        """Changes as long as something happens; the death of a submitter is nothing."""
+        hits = self.injected.total() - self.injected["submitter_killed"]
+        with contextlib.suppress(OSError):  # the store is hidden
+            return self.study.num_done(), len(self.study.attempts()), hits
+        return 0, 0, hits
 
     def _give_up(self) -> None:
         _, said = self.study.typed("status", NAME, "--store", str(self.study.store.root))
-        self._line("WRONG", f"not done {ENDS_WITHIN_S:.0f} s after all was mended:\n{said}")
+        self._line("WRONG", f"nothing has happened for {STUCK_AFTER_S:.0f} s:\n{said}")
         queue = self.cluster.try_run("squeue", "-r").stdout
         raise AssertionError(f"seed {self.seed}: the study does not end\n{said}\n{queue}")
 

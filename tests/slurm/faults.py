@@ -178,7 +178,8 @@ def submitter_killed(chaos: Chaos) -> str | None:
     begin = time.monotonic()
     wanted = chaos.rng.choice((0, 1, 2, 4))
     wait_s = chaos.rng.uniform(0.5, 6.0) if wanted == 0 else chaos.rng.uniform(0.0, 0.3)
-    while wanted and process.poll() is None:  # until it has begun so many submissions
+    # Until it has begun so many submissions, which it may not where all is in the queue.
+    while wanted and process.poll() is None and time.monotonic() < begin + 8:
         if _num_submissions(chaos.study.store) >= before + wanted:
             break
         time.sleep(0.01)

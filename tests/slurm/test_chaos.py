@@ -20,13 +20,12 @@ QUICK = (
     "usr2",
     "rank_killed",
     "supervisor_killed",
-    "slurmd_killed",
     "database_killed",
 )
 """Faults that Slurm gets over within seconds."""
 
 
-def test_a_study_that_is_hit_by_seven_faults_ends_with_the_same_bytes(
+def test_a_study_that_is_hit_by_six_faults_ends_with_the_same_bytes(
     slurm_cluster: SlurmCluster, tmp_path: Path
 ) -> None:
     run = ChaosRun(
