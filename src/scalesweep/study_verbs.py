@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from scalesweep.report.command import load_plan, record_seeds
+from scalesweep.report.command import check_format, load_plan, record_seeds
 from scalesweep.report.command import report as report_text
 from scalesweep.rundir import Store
 
@@ -44,6 +44,7 @@ def report(
         return 0
     from scalesweep.launch.accounting import refresh
 
+    check_format(format_)
     refresh(store, load_plan(store, study))
     text = report_text(
         store,
@@ -54,6 +55,70 @@ def report(
         color=sys.stdout.isatty() and output is None,
     )
     print(text, end="" if text.endswith("\n") else "\n")
+    return 0
+
+
+def watch(root: Path, study: str | None) -> int:
+    """Follow a study's jobs to their end; then report, and write its W&B runs."""
+    from scalesweep.launch.watch import Watcher
+    from scalesweep.study_run import CELL_FAILED, DONE, finish
+
+    store = Store(root)
+    plan = load_plan(store, study)
+    watched = Watcher(plan=plan, store=store).run()
+    finish(plan, store)
+    for stage in watched.status.values():
+        if stage.state not in ("done", "waiting", "blocked"):
+            log = f"; log: {stage.log}" if stage.log else ""
+            print(f"{stage.state}: {stage.label}: {stage.detail}{log}")
+    if not watched.all_done:
+        print("type the study's line again to continue")
+    return DONE if watched.all_done else CELL_FAILED
+
+
+def judge(root: Path, study: str | None) -> int:
+    """Do the judge stages whose answers are there and that wait for this machine."""
+    from scalesweep.launch.queue import look
+    from scalesweep.launch.status import study_status
+    from scalesweep.launch.summary import summary_lines
+    from scalesweep.launch.watch import ready_on_login, run_on_login
+    from scalesweep.study_run import exit_status
+
+    store = Store(root)
+    plan = load_plan(store, study)
+    ready = ready_on_login(plan, study_status(plan, store, look(plan, store)))
+    if ready is None:
+        print(f"study {plan.study}: no judge stage waits for this machine now")
+        return 0
+    result = run_on_login(ready, store)
+    for line in summary_lines(ready, result):
+        print(line)
+    return exit_status(result)
+
+
+def logs(
+    root: Path, study: str | None, cell: str, *, kind: str | None, num_lines: int, follow: bool
+) -> int:
+    """Print the last lines of a cell's logs.
+
+    Raises:
+        ConfigError: there is no such cell or kind of stage, or nothing was logged.
+    """
+    from scalesweep.errors import ConfigError
+    from scalesweep.launch.logs import cell_logs, find_cell, followed, last_lines
+
+    store = Store(root)
+    plan = load_plan(store, study)
+    found = cell_logs(plan, store, find_cell(plan, cell), kind=kind)
+    if not found:
+        raise ConfigError(f"logs {cell}: nothing of it has run yet")
+    for log in found:
+        print(f"== {log.title}\n   {log.path}")
+        print("".join(last_lines(log.path, num_lines)).rstrip("\n"))
+    if follow:
+        print(f"== following {found[-1].path}", flush=True)
+        for text in followed(found[-1].path):
+            print(text, end="", flush=True)
     return 0
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from scalesweep.records import StageKind
+from scalesweep.rundir import StageDir
+from scalesweep.tracking import metric_names as names
 from tests.conftest import Undisturbed
-from tests.integration.tiny_study import STEPS, digests, scores
+from tests.integration.tiny_study import STEPS, digests, scores, store_of
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.studies import Login
 
@@ -36,15 +38,15 @@ def test_a_study_on_the_cluster_gives_the_bytes_of_the_local_one(
     assert "11 done, 0 waited or ran already, 0 submitted" in again
 
 
-def test_training_on_two_nodes_gives_the_losses_of_one(
-    slurm_cluster: SlurmCluster, tmp_path: Path
+def test_training_on_two_nodes_gives_the_losses_of_one_process(
+    slurm_cluster: SlurmCluster, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    # Two cells in one study: the axis over nodes enters the keys of what it varies.
     login = Login(
         cluster=slurm_cluster,
         folder=tmp_path,
         study="nodes",
         settings=(
+            "nodes=2",
             "cluster.stage_devices=2",
             "batch.micro_batch_size=10",
             "align.micro_batch_size=10",
@@ -53,20 +55,24 @@ def test_training_on_two_nodes_gives_the_losses_of_one(
         ),
     )
 
-    login.submit("nodes=1,2", "tuning=full", f"optim.max_steps={STEPS}")
+    login.submit("tuning=full", f"optim.max_steps={STEPS}")
     login.verb("watch", "nodes")
 
-    losses = {}
-    for stage in login.plan().stages:
-        if stage.spec.kind is StageKind.tune:
-            (attempt,) = login.folder_of(stage).attempts()
-            losses[stage.execution.num_nodes] = [row["train/loss"] for row in attempt.metric_rows()]
-    assert set(losses) == {1, 2}
-    assert len(losses[2]) == STEPS
-    assert losses[2] == pytest.approx(losses[1], abs=LOSS_TOLERANCE)
+    tune = login.stage(StageKind.tune)
+    assert (tune.execution.num_nodes, tune.execution.world_size) == (2, 4)
+    alone = losses(store_of(undisturbed.folder).stage(tune.spec.ref))
+    together = losses(login.folder_of(tune))
+    assert len(together) == STEPS
+    assert together == pytest.approx(alone, abs=LOSS_TOLERANCE)
     rows = slurm_cluster.sacct(fields="JobName,NNodes,AllocTRES")
-    trained = [row for row in rows if row[0].startswith("nodes-tune") and row[1] == "2"]
-    assert ["gres/gpu=4" in row[2] for row in trained] == [True]
+    trained = [row for row in rows if row[0].startswith("nodes-tune")]
+    assert [(row[1], "gres/gpu=4" in row[2]) for row in trained] == [("2", True)]
+
+
+def losses(stage: StageDir) -> list[float]:
+    """Of the steps of a stage's one attempt."""
+    (attempt,) = stage.attempts()
+    return [row[names.LOSS] for row in attempt.metric_rows() if names.STEP in row]
 
 
 def test_a_parent_that_fails_cancels_its_own_descendants_alone(

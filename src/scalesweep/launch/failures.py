@@ -64,6 +64,7 @@ REMEDIES: Mapping[Failure, Remedy] = {
 COUNTED = (
     Failure.host_oom,
     Failure.rendezvous,
+    Failure.node_failure,
     Failure.time_limit,
     Failure.killed,
     Failure.unknown,
@@ -92,12 +93,12 @@ RENDEZVOUS = re.compile(
 )
 NODE = re.compile(
     r"Node failure|NODE FAIL|Communication connection failure|Socket timed out|"
-    r"Zero Bytes were transmitted|node .* not responding|DUE TO NODE|step launch failed",
+    r"Zero Bytes were transmitted|node .* not responding|DUE TO NODE|step launch failed|"
+    r"Unable to create step",
     re.IGNORECASE,
 )
 CONTROLLER = re.compile(
-    r"Unable to contact slurm controller|Unable to confirm allocation|"
-    r"Slurm controller|Unable to create step",
+    r"Unable to contact slurm controller|Unable to confirm allocation|Slurm controller",
     re.IGNORECASE,
 )
 NAN = re.compile(r"the loss is (nan|-?inf)|is not finite", re.IGNORECASE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scalesweep.errors import StoreError
 from scalesweep.launch import sacct, slurm
@@ -23,7 +23,7 @@ class Place:
     row: slurm.Queued | None = None
     """Its element, if it waits or runs."""
     ended: str = ""
-    """Else the state in which it ended, by sacct ("CANCELLED", "NODE_FAIL"); "" where unknown."""
+    """State in which its last run ended, by sacct ("CANCELLED", "NODE_FAIL"); "" where unknown."""
 
     @property
     def element(self) -> str:
@@ -48,7 +48,7 @@ class QueueView:
 def look(plan: Plan, store: Store, *, with_ended: bool = False) -> QueueView:
     """What the queue says of a plan's stages; asks nothing where none was ever submitted.
 
-    with_ended: also ask sacct about jobs that are over though their stages are not done.
+    with_ended: also ask sacct how runs ended of stages that are not done.
     """
     jobs: dict[StageRef, StageJob] = {}
     for stage in plan.stages:
@@ -71,8 +71,7 @@ def look(plan: Plan, store: Store, *, with_ended: bool = False) -> QueueView:
         row = next((r for r in elements if r.array_index == job.index), None)
         places[ref] = Place(job=job, submission=submissions.get(job.submission), row=row)
     if with_ended and not problem:
-        over = {ref: places[ref] for ref in open_jobs if places[ref].row is None}
-        places.update(_ended(over))
+        places.update(_ended({ref: places[ref] for ref in open_jobs}))
     return QueueView(places=places, problem=problem)
 
 
@@ -105,12 +104,8 @@ def _ended(places: Mapping[StageRef, Place]) -> dict[StageRef, Place]:
         )
     except sacct.AccountingUnavailable:
         return {}
-    last = {(row.name, row.job): row.state for row in rows}
+    last = {(row.name, row.job): row.state for row in rows if row.has_ended}
     return {
-        ref: Place(
-            job=place.job,
-            submission=place.submission,
-            ended=last.get((place.job.submission, place.element), ""),
-        )
+        ref: replace(place, ended=last.get((place.job.submission, place.element), ""))
         for ref, place in known.items()
     }

@@ -12,6 +12,8 @@ from pathlib import Path
 from scalesweep.launch.rank import die_with_parent
 from scalesweep.records import Execution
 
+STEP_WITHIN_S = 60
+"""For a step to get its cores: those of one whose slurmstepd was killed stay taken for ever."""
 END_WITHIN_S = 15
 KEPT_LINES = 60
 """Of what srun says; the rest is in the job's log."""
@@ -24,6 +26,7 @@ def srun_command(task_file: Path, execution: Execution) -> list[str]:
         "--kill-on-bad-exit=1",
         "--unbuffered",
         "--mpi=none",
+        f"--immediate={STEP_WITHIN_S}",
         f"--nodes={execution.num_nodes}",
         f"--ntasks={execution.world_size}",
         f"--ntasks-per-node={execution.devices_per_node}",

@@ -112,7 +112,9 @@ def _with_queue(
     if row.is_held_after_failed_launch:
         return replace(status, state="held", detail=HELD)
     if row.state == "PENDING":
-        before = f"; before: {status.detail}" if status.state not in ("waiting", "blocked") else ""
+        before = ""
+        if status.attempts and status.state not in ("waiting", "blocked"):
+            before = f"; before: {BEFORE.get(place.ended) or status.detail}"
         return replace(status, state="queued", detail=f"{row.reason}{before}")
     if status.state == "running":
         return status
@@ -129,8 +131,8 @@ HELD = (
 
 def _over(status: StageStatus, place: Place) -> StageStatus:
     """Of a job that is over though its stage is not done: what sacct calls its end."""
-    if status.state == "blocked":
-        return status
+    if status.state == "blocked" or (status.state == "interrupted" and place.ended == "FAILED"):
+        return status  # its supervisor said why
     if place.ended == "CANCELLED" and status.attempts == 0:
         detail = "its job was cancelled before it began; type the line again"
         return replace(status, detail=detail)
@@ -139,6 +141,11 @@ def _over(status: StageStatus, place: Place) -> StageStatus:
     return replace(status, state=state, detail=detail)
 
 
+BEFORE = {
+    "PREEMPTED": "preempted",
+    "NODE_FAIL": "its node failed",
+    "TIMEOUT": "it ran into its time limit",
+}
 ENDS = {
     "CANCELLED": "its job was cancelled; type the line again to continue",
     "TIMEOUT": "its job ran into the time limit; type the line again to continue",

@@ -247,6 +247,7 @@ class Supervisor:
             elif pulse.is_gone() and self._storage_works():
                 # A step whose slurmstepd was killed: its ranks are dead, srun waits for ever.
                 say(f"no sign of life from the ranks for {self.submission.silent_s} s: killed")
+                asked = Failure.node_failure
                 step.end()
         return asked
 
@@ -347,6 +348,7 @@ class Supervisor:
         self._close(attempt, Outcome.interrupted, "ended by Slurm", None)
         with contextlib.suppress(slurm.SlurmError, OSError):
             state, _ = slurm.job_state(self.run_of_job.element, timeout_s=3)
+            say(f"Slurm calls this job {state}")
             failure = ENDED.get(state)
             if self.folder.cancelled.exists():
                 failure = Failure.cancelled
@@ -499,7 +501,7 @@ CAUSES: Mapping[Failure, str] = {
     Failure.preempted: "preempted: Slurm asked the ranks to stop; it goes on when there are nodes",
     Failure.time_limit: "the job's time limit came near; it goes on in the next run",
     Failure.cancelled: "cancelled; the study's line goes on from its checkpoint",
-    Failure.node_failure: "a node failed",
+    Failure.node_failure: "a node or its slurmstepd failed",
     Failure.controller: "Slurm's controller did not answer",
     Failure.storage: "the file system is full or read-only",
 }

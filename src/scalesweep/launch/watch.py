@@ -97,6 +97,8 @@ class Watcher:
                 view = look(self.plan, self.store, with_ended=False)
                 status = study_status(self.plan, self.store, view)
                 self._tell(status, view, screen)
+                if all(stage.state == "done" for stage in status.values()):
+                    break
                 if self._act(status, view, screen):
                     continue
                 states = Counter(stage.state for stage in status.values())
@@ -105,6 +107,7 @@ class Watcher:
                 self.sleep(self.poll_s)
             view = look(self.plan, self.store, with_ended=True)
             status = study_status(self.plan, self.store, view)
+            screen.line(self._overall(status))
         return Watched(
             status=status, all_done=all(stage.state == "done" for stage in status.values())
         )

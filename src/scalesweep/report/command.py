@@ -44,8 +44,7 @@ def report(
         ConfigError: no such format, no such study, no study at all, or output cannot be written.
         StoreError: the study's plan cannot be read.
     """
-    if format not in set(Format):
-        raise ConfigError(f"--format={format}: no such format; choose {', '.join(Format)}")
+    check_format(format)
     made = study_report(store, study, record=record)
     if output is None and format == Format.html:
         return str(write_page(store, made))
@@ -57,6 +56,12 @@ def report(
     except OSError as error:
         raise ConfigError(f"--output={output}: cannot be written ({error.strerror})") from error
     return str(output)
+
+
+def check_format(format: str) -> None:
+    """Refuse a word that is no format."""
+    if format not in set(Format):
+        raise ConfigError(f"--format={format}: no such format; choose {', '.join(Format)}")
 
 
 def study_report(store: Store, study: str | None, *, record: Path = SHIPPED) -> StudyReport:
