@@ -34,22 +34,20 @@ class StudyLauncher(Launcher):
     """Plans, and runs unless only a plan was asked for."""
 
     def __init__(self) -> None:
-        self._context: HydraContext | None = None
-        self._master: DictConfig | None = None
+        self._composer: Composer | None = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         del task_function  # cells are planned together; nothing is called per cell
-        self._context, self._master = hydra_context, config
+        self._composer = Composer(hydra_context.config_loader, config)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         del initial_job_idx
-        assert self._context is not None
-        assert self._master is not None
-        composer = Composer(self._context.config_loader, self._master)
+        assert self._composer is not None
+        composer = self._composer
         cells = ((overrides, composer.compose(overrides)) for overrides in job_overrides)
         values = study_command.handle(cells)
         return [_returned(o, v) for o, v in zip(job_overrides, values, strict=True)]
