@@ -2,24 +2,29 @@
 
 FakeSlurm(folder) makes the commands; with its `bin` on PATH they answer as Slurm's do, as far as
 they are asked. A test moves jobs on by `run` and `end`, and says when a command goes wrong.
+
+Commands are started by the hundred: what takes long to import (pathlib, typing) is imported late.
 """
+
+# ruff: noqa: PTH104, PTH120, PTH123
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import getpass
 import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
 
 COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sacct", "srun")
 AWAY = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
@@ -40,11 +45,16 @@ class FakeSlurm:
         self.bin.mkdir(parents=True)
         settings = {**CONFIG, **config, "ClusterName": cluster}
         _write(folder, {"next_id": 1, "config": settings, "elements": [], "faults": {}})
+        import shlex
+
+        code = (
+            f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import slurm; "
+            "sys.exit(slurm.main(sys.argv[1:]))"
+        )
         for command in COMMANDS:
             program = self.bin / command
-            program.write_text(
-                f'#!/bin/sh\nexec {sys.executable} -I -S {__file__} {folder} {command} "$@"\n'
-            )
+            words = [sys.executable, "-I", "-S", "-c", code, str(folder), command]
+            program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
             program.chmod(0o755)
 
     @property
@@ -134,19 +144,21 @@ class FakeSlurm:
 # ---------------------------------------------------------------------- the queue's file
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "state.json").read_text())
+def _read(folder: Path | str) -> dict[str, Any]:
+    with open(f"{folder}/state.json") as file:
+        return json.load(file)
 
 
-def _write(folder: Path, state: dict[str, Any]) -> None:
-    beside = folder / f".state-{os.getpid()}"
-    beside.write_text(json.dumps(state))
-    beside.rename(folder / "state.json")
+def _write(folder: Path | str, state: dict[str, Any]) -> None:
+    beside = f"{folder}/.state-{os.getpid()}"
+    with open(beside, "w") as file:
+        json.dump(state, file)
+    os.rename(beside, f"{folder}/state.json")
 
 
 @contextlib.contextmanager
-def _changed(folder: Path) -> Iterator[dict[str, Any]]:
-    with (folder / "lock").open("w") as lock:
+def _changed(folder: Path | str) -> Iterator[dict[str, Any]]:
+    with open(f"{folder}/lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         state = _read(folder)
         yield state
@@ -160,7 +172,7 @@ def _element(state: dict[str, Any], *, name: str, array: int, index: int) -> dic
         "index": index,
         "job": job,
         "name": name,
-        "user": getpass.getuser(),
+        "user": "me",
         "state": "PENDING",
         "reason": "Priority",
         "restarts": 0,
@@ -201,7 +213,8 @@ class _Refusal(Exception):
 
 
 def _sbatch(state: dict[str, Any], words: list[str]) -> str:
-    text = Path(words[-1]).read_text()
+    with open(words[-1]) as file:
+        text = file.read()
     options = dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", text, re.MULTILINE))
     array = state["next_id"]
     indices: list[int] = []
@@ -295,6 +308,8 @@ def _sacct(state: dict[str, Any], words: list[str]) -> str:
 
 def _srun(words: list[str]) -> int:
     """Start one process a task; the highest exit status."""
+    import subprocess
+
     options = dict(re.findall(r"^--([a-z-]+)=(.*)$", "\n".join(words), re.MULTILINE))
     command = [word for i, word in enumerate(words) if not all(
         w.startswith("--") for w in words[: i + 1])]  # fmt: skip
@@ -322,9 +337,9 @@ def _srun(words: list[str]) -> int:
     return worst
 
 
-def _called(folder: Path, command: str, words: list[str]) -> int:
+def _called(folder: str, command: str, words: list[str]) -> int:
     call = {"command": command, "words": words, "environment": dict(os.environ)}
-    with (folder / "calls").open("a") as file:
+    with open(f"{folder}/calls", "a") as file:
         file.write(json.dumps(call) + "\n")
     with _changed(folder) as state:
         fault = state["faults"].get(command, {"how": "", "text": "", "times": 0})
@@ -363,5 +378,6 @@ def _called(folder: Path, command: str, words: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(_called(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+def main(words: list[str]) -> int:
+    """words: folder of the fake, name of the command, its arguments."""
+    return _called(words[0], words[1], words[2:])
