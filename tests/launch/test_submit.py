@@ -19,8 +19,8 @@ from scalesweep.launch.slurm import HELD_AFTER_FAILED_LAUNCH, SlurmError
 from scalesweep.launch.snapshot import snapshot
 from scalesweep.launch.submit import Submitted, Submitter, job_shape
 from scalesweep.plan.graph import Plan, PlannedStage
-from scalesweep.records import Execution, StageKind
-from scalesweep.rundir import AttemptDir, Store
+from scalesweep.records import Execution, Outcome, SlurmRun, StageKind, Usage
+from scalesweep.rundir import AttemptDir, Store, write_json
 from tests.fakes.plans import plan_of, stage
 from tests.fakes.slurm import AWAY, FakeSlurm
 from tests.launch.test_leases import dead_owner
@@ -38,19 +38,19 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-@pytest.fixture(autouse=True)
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]:
+def fake_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]:
+    """A cluster that commands reach, with a store whose code is not copied for each test."""
     made = FakeSlurm(tmp_path / "slurm")
     monkeypatch.setenv("PATH", made.path)
+    monkeypatch.setattr(submit, "snapshot", lambda store: store.root / "code")
     slurm.site.cache_clear()
     yield made
     slurm.site.cache_clear()
 
 
 @pytest.fixture(autouse=True)
-def code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No copy of hundreds of files for each test."""
-    monkeypatch.setattr(submit, "snapshot", lambda store: store.root / "code")
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]:
+    yield from fake_cluster(tmp_path, monkeypatch)
 
 
 def submitted(store: Store, plan: Plan = DIAMOND, **settings: Any) -> Submitted:
@@ -96,6 +96,44 @@ def make(store: Store, planned: PlannedStage) -> AttemptDir:
         digests[role] = done.digest
     publish(folder, attempt, inputs=digests)
     return attempt
+
+
+def run_of(fake: FakeSlurm, element: str) -> SlurmRun:
+    """The run of a job that an element is at now."""
+    found = fake.element(element)
+    return SlurmRun(
+        cluster="lab",
+        job_id=found.job,
+        array_job_id=found.array,
+        array_index=found.index,
+        name=found.name,
+        restarts=found.restarts,
+    )
+
+
+def begin(store: Store, fake: FakeSlurm, planned: PlannedStage) -> AttemptDir:
+    """The attempt of a supervisor on a node that cannot be seen from here."""
+    running = element(store, planned)
+    fake.run(running)
+    folder = store.stage(planned.ref)
+    attempt = leases.claim(folder, planned.execution, after=leases.newest_number(folder))
+    assert attempt is not None
+    owner = leases.Owner(
+        host="n7", boot_id="other", pid=1, process_start=1, slurm=run_of(fake, running)
+    )
+    write_json(attempt.lease, owner.to_json())
+    return attempt
+
+
+def close(attempt: AttemptDir, outcome: Outcome, cause: str = "", failure: str = "") -> None:
+    write_json(attempt.usage_file, Usage(outcome=outcome, cause=cause, failure=failure).to_json())
+
+
+def finish(store: Store, fake: FakeSlurm, planned: PlannedStage) -> None:
+    """A stage is done by its job."""
+    make(store, planned)
+    close(store.stage(planned.ref).attempts()[-1], Outcome.done)
+    fake.end(element(store, planned))
 
 
 def killed_command(store: Store) -> None:
@@ -150,8 +188,7 @@ def test_the_same_line_again_submits_nothing(store: Store, fake: FakeSlurm) -> N
 
 def test_what_runs_and_what_is_done_is_left_alone(store: Store, fake: FakeSlurm) -> None:
     submitted(store)
-    make(store, DATA)
-    fake.end(element(store, DATA))
+    finish(store, fake, DATA)
     fake.run(element(store, LEFT))
 
     again = submitted(store)
@@ -183,8 +220,7 @@ def test_a_failed_element_is_submitted_anew_with_its_descendants_only(
 ) -> None:
     submitted(store)
     old = elements(store)
-    make(store, DATA)
-    fake.end(old["data"])
+    finish(store, fake, DATA)
     fake.run(old["left"], old["right"])
     fake.end(old["left"], end)
 
