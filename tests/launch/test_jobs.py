@@ -227,4 +227,5 @@ def test_the_folder_of_a_submission_lies_below_the_store(store: Store) -> None:
     folder = job_dir(store, "x")
 
     assert folder == JobDir(store.root / "jobs" / "x")
-    assert folder.cancelled.parent == folder.job_file.parent == folder.path
+    assert folder.cancelled(3).parent == folder.job_file.parent == folder.path
+    assert folder.cancelled(3) != folder.cancelled(4)

@@ -262,13 +262,11 @@ def test_an_element_that_can_never_run_is_submitted_anew(store: Store, fake: Fak
     assert fake.states()[element(store, JOIN)] == "PENDING"
 
 
-def test_a_cancelled_submission_is_followed_while_it_still_ends(
-    store: Store, fake: FakeSlurm
-) -> None:
+def test_a_cancelled_element_is_followed_while_it_still_ends(store: Store, fake: FakeSlurm) -> None:
     submitted(store, plan_of(DATA))
     old = element(store, DATA)
     fake.run(old)
-    job_dir(store, job(store, DATA).submission).cancelled.touch()
+    job_dir(store, job(store, DATA).submission).cancelled(0).touch()
 
     again = submitted(store, plan_of(DATA))
 
