@@ -37,6 +37,8 @@ class Request:
     command: str = ""
     asked_cluster: str = "auto"
     exit_status: int = 0
+    waits: bool = False
+    """A sweeper asked that chooses further cells by the scores of these."""
     interrupted: bool = False
     """Ctrl-C came while the cells were composed."""
 
@@ -76,7 +78,7 @@ def handle(cells: Iterable[tuple[Sequence[str], Composed]]) -> list[float | None
         return [None] * num_cells
     from scalesweep.study_run import run_plan
 
-    outcome = run_plan(plan, store, first)
+    outcome = run_plan(plan, store, first, wait=request.waits)
     request.exit_status = outcome.exit_status
     by_name = outcome.scores
     return [by_name.get(cell.name) for cell in plan.cells][:num_cells] + [None] * (

@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from scalesweep.config.run import RunConfig
 from scalesweep.errors import PlanError, ScaleSweepError
 from scalesweep.launch import accounting
 from scalesweep.launch.local import Scheduler, StudyResult
+from scalesweep.launch.preamble import preamble_path
 from scalesweep.launch.progress import choose_progress
 from scalesweep.launch.summary import summary_lines
 from scalesweep.plan.feasible import machine, refuse_impossible
@@ -42,6 +44,8 @@ def check_can_run(plan: Plan, store: Store, config: RunConfig) -> None:
         PlanError: no such cluster, too little memory, or weights, data or packages are missing.
         DataError: data outside the store are broken.
     """
+    if is_slurm(config.cluster):
+        _check_for_slurm(config)
     todo = [stage for stage in plan.stages if not is_done(store, stage.spec.ref)]
     refuse_impossible(todo, None if is_slurm(config.cluster) else machine())
     needed = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes")
@@ -54,13 +58,28 @@ def check_can_run(plan: Plan, store: Store, config: RunConfig) -> None:
     check_external_data(plan, todo, store)
 
 
-def run_plan(plan: Plan, store: Store, config: RunConfig) -> Outcome:
-    """Run what is missing, report, and say how it ended."""
+def _check_for_slurm(config: RunConfig) -> None:
+    """What Slurm would only say in the log of a job, or what is not enforced there."""
+    preamble = preamble_path(config.cluster)
+    if preamble is not None and not Path(preamble).is_file():
+        raise PlanError(f"cluster.preamble={preamble}: no such file")
+    for key in ("usd", "node_hours"):
+        value = getattr(config.budget, key)
+        if value is not None:
+            raise PlanError(
+                f"budget.{key}={value:g}: this version holds budgets on one machine only, not on "
+                "Slurm; leave it out, or take cluster=local"
+            )
+
+
+def run_plan(plan: Plan, store: Store, config: RunConfig, *, wait: bool = False) -> Outcome:
+    """Run what is missing, report, and say how it ended; on Slurm: submit it.
+
+    wait: on Slurm too, until there are scores: whoever asks goes on by them (a sweeper that seeks).
+    """
     check_can_run(plan, store, config)
     if is_slurm(config.cluster):
-        from scalesweep.study_submit import submit_study
-
-        return Outcome(exit_status=submit_study(plan, store, config), scores={})
+        return _run_on_slurm(plan, store, config, wait=wait)
     begin = time.monotonic()
     before = {stage.spec.ref for stage in plan.stages if is_done(store, stage.spec.ref)}
     if len(before) < len(plan.stages):
@@ -102,6 +121,20 @@ def exit_status(result: StudyResult) -> int:
     if result.interrupted:
         return INTERRUPTED
     return DONE if result.all_done else CELL_FAILED
+
+
+def _run_on_slurm(plan: Plan, store: Store, config: RunConfig, *, wait: bool) -> Outcome:
+    from scalesweep.study_submit import submit_study
+
+    result = submit_study(plan, store, config)
+    if wait:
+        from scalesweep.launch.watch import Watcher
+
+        watched = Watcher(plan=plan, store=store).run()
+        scores = finish(plan, store)
+        return Outcome(exit_status=DONE if watched.all_done else CELL_FAILED, scores=scores)
+    scores = finish(plan, store) if result.done == len(plan.stages) else {}
+    return Outcome(exit_status=DONE, scores=scores)
 
 
 def finish(plan: Plan, store: Store) -> Mapping[str, float]:

@@ -10,8 +10,8 @@ from scalesweep.plan.graph import Plan
 from scalesweep.rundir import Store
 
 
-def submit_study(plan: Plan, store: Store, config: RunConfig) -> int:
-    """Submit what is missing, say what was done, and return the exit status.
+def submit_study(plan: Plan, store: Store, config: RunConfig) -> Submitted:
+    """Submit what is missing, and say what was done.
 
     Raises:
         SlurmError: Slurm does not answer or refuses; the same line goes on from there.
@@ -28,7 +28,7 @@ def submit_study(plan: Plan, store: Store, config: RunConfig) -> int:
         ) from error
     for line in submitted_lines(plan, result):
         print(line)
-    return 0
+    return result
 
 
 def submitted_lines(plan: Plan, result: Submitted) -> list[str]:
@@ -58,7 +58,7 @@ def submitted_lines(plan: Plan, result: Submitted) -> list[str]:
             "or leave `watch` running"
         )
     if result.done == total:
-        lines.append(f"all is done; `scalesweep report {plan.study}` shows it")
+        lines.append("all is done")
     else:
         lines.append(
             "this shell may close; from any other: "

@@ -30,6 +30,10 @@ ConfigStore.instance().store(
 )
 
 
+OUR_SWEEPER = "hydra_plugins.scalesweep.sweeper.GridsSweeper"
+"""All cells at once, which wait for nothing; other sweepers go on by the values of cells."""
+
+
 class StudyLauncher(Launcher):
     """Plans, and runs unless only a plan was asked for."""
 
@@ -41,6 +45,7 @@ class StudyLauncher(Launcher):
     ) -> None:
         del task_function  # cells are planned together; nothing is called per cell
         self._composer = Composer(hydra_context.config_loader, config)
+        study_command.current().waits = config.hydra.sweeper.get("_target_") != OUR_SWEEPER
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

@@ -156,18 +156,21 @@ class ClusterConfig:
                 raise ConfigError(f"cluster.sbatch={option}: write it as --option=value")
             if name in OURS:
                 raise ConfigError(
-                    f"cluster.sbatch={option}: --{name} is set by the submission itself; leave it out"
+                    f"cluster.sbatch={option}: the submission sets --{name} itself; leave it out"
                 )
-        for name in [*(self.export or ()), *(self.env or ())]:
+        for key, name in [
+            *(("cluster.export", name) for name in self.export or ()),
+            *(("cluster.env", name) for name in self.env or ()),
+        ]:
             require(
                 re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None,
-                "cluster.export",
+                key,
                 name,
                 "not a name of an environment variable",
             )
             if SECRET.search(name):
                 raise ConfigError(
-                    f"cluster.export={name}: Slurm keeps the environment of jobs in files and "
+                    f"{key}={name}: Slurm keeps the environment of jobs in files and "
                     "databases that others read; let cluster.preamble read it from a file that "
                     "only you can read"
                 )

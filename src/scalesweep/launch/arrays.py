@@ -150,7 +150,7 @@ def grouped_into_arrays(stages: Sequence[ToSubmit], *, max_array_size: int) -> l
     """
     depth: dict[StageRef, int] = {}
     for stage in stages:
-        missing = stage.parents - depth.keys()
+        missing = [parent for parent in stage.parents if parent not in depth]
         if missing:
             raise PlanError(f"{stage.ref} comes before its input {min(missing)}")
         depth[stage.ref] = max((depth[parent] + 1 for parent in stage.parents), default=0)

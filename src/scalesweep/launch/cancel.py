@@ -45,15 +45,13 @@ def cancel_jobs(store: Store, study: str) -> list[str]:
     needed = _needed_by_others(store, study, set(mine))
     ours = {ref: place for ref, place in mine.items() if ref not in needed}
     rows = [place.row for place in ours.values() if place.row is not None]
-    stays = {mine[ref].job.submission for ref in needed}
-    for name in {place.job.submission for place in ours.values()} - stays:
+    for place in ours.values():
         with contextlib.suppress(OSError):
-            write_json(job_dir(store, name).cancelled, {"schema": SCHEMA, "by": this_user()})
+            marker = job_dir(store, place.job.submission).cancelled(place.job.index)
+            write_json(marker, {"schema": SCHEMA, "by": this_user()})
     slurm.cancel([row.element for row in rows if row.state == "PENDING"])
     running = [row for row in rows if row.state != "PENDING"]
-    in_shared = [r.element for r in running if r.name in stays]
-    slurm.warn([row.element for row in running if row.name not in stays])
-    slurm.cancel(in_shared)  # others of their array go on: these cannot be told by its record
+    slurm.warn([row.element for row in running])
     lines = []
     if pending := len(rows) - len(running):
         lines.append(f"{pending} jobs that waited: cancelled")

@@ -66,6 +66,7 @@ COUNTED = (
     Failure.rendezvous,
     Failure.node_failure,
     Failure.time_limit,
+    Failure.storage,
     Failure.killed,
     Failure.unknown,
 )

@@ -4,7 +4,7 @@
         submission.json             who, when, and which stage each array index runs
         job.sh  *_log.out           the batch script, and what supervisors print
         job.json                    the job id, once sbatch has answered
-        cancelled                   somebody asked to stop it: nothing is requeued any more
+        cancelled-3                 somebody asked to stop element 3: it is not requeued any more
     <store>/stages/<kind>/<key>/jobs/0001.json      which submission is to run the stage, and how
 
 All but job.json is written before sbatch is called. A submitter that dies between sbatch's answer
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import os
 import re
 import socket
@@ -29,7 +30,14 @@ from typing import Any
 from scalesweep.errors import StoreError
 from scalesweep.launch import leases
 from scalesweep.records import SCHEMA, Execution, StageRef, check_schema
-from scalesweep.rundir import ABSENT, StageDir, Store, read_json, write_json
+from scalesweep.rundir import (
+    ABSENT,
+    StageDir,
+    Store,
+    fsync_directory,
+    read_json,
+    write_json,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +113,9 @@ class JobDir:
 
     path: Path
 
-    @property
-    def cancelled(self) -> Path:
-        return self.path / "cancelled"
+    def cancelled(self, index: int) -> Path:
+        """There when somebody asked to stop an element."""
+        return self.path / f"cancelled-{index}"
 
     @property
     def job_file(self) -> Path:
@@ -196,17 +204,24 @@ class StageJobs:
     def claim(self, job: StageJob, *, after: int) -> bool:
         """Whether the stage is ours to submit: ours is number after + 1, and nobody else's.
 
+        It is on disk then, so that sbatch may be called.
+
         after: newest number when the caller found that no job of it waits or runs.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         beside = self._folder / f".{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        write_json(beside, job.to_json())
         try:
+            with beside.open("w", encoding="utf-8") as file:
+                file.write(json.dumps(job.to_json(), indent=2) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             os.link(beside, self._folder / f"{after + 1:04d}.json")
         except FileExistsError:
             return False
         finally:
             beside.unlink(missing_ok=True)
+        for folder in (self._folder, self.stage.path):
+            fsync_directory(folder)
         return True
 
 
@@ -215,4 +230,5 @@ def write_submission(store: Store, submission: Submission) -> JobDir:
     folder = job_dir(store, submission.name)
     folder.path.mkdir(parents=True)
     write_json(folder.path / "submission.json", submission.to_json())
+    fsync_directory(folder.path.parent)
     return folder

@@ -53,8 +53,8 @@ def look(plan: Plan, store: Store, *, with_ended: bool = False) -> QueueView:
     jobs: dict[StageRef, StageJob] = {}
     for stage in plan.stages:
         with contextlib.suppress(StoreError):
-            if (job := StageJobs(store.stage(stage.spec.ref)).newest()) is not None:
-                jobs[stage.spec.ref] = job
+            if (job := StageJobs(store.stage(stage.ref)).newest()) is not None:
+                jobs[stage.ref] = job
     if not jobs:
         return QueueView()
     submissions = _submissions(store, {job.submission for job in jobs.values()})

@@ -56,6 +56,8 @@ TICK_S = 0.2
 LOOK_S = 2.0
 """Between two looks at files: whether the job was cancelled or the attempt overtaken."""
 HELD_POLL_S = 5.0
+HELD_LIMIT_S = 1800.0
+"""How long a job waits with its nodes for another process that is at its stage."""
 STORAGE_POLL_S = 5.0
 CONTROLLER_WAIT_S = 1800.0
 """How long a controller may be away when a job must be requeued."""
@@ -104,15 +106,14 @@ class Pulse:
         self._attempt, self._limit_s = attempt, limit_s
         self._seen: object = None
         self._since = time.monotonic()
-        self._begun = False
 
     def is_gone(self) -> bool:
         """True when nothing was written for longer than is allowed; then it begins to wait anew."""
         now = self._marks()
         if now != self._seen:
-            self._begun = self._begun or self._seen is not None
             self._seen, self._since = now, time.monotonic()
-        limit = self._limit_s if self._begun else max(START_LIMIT_S, self._limit_s)
+        begun = self._attempt.log.exists()  # the first thing that ranks make
+        limit = self._limit_s if begun else max(START_LIMIT_S, self._limit_s)
         if time.monotonic() - self._since <= limit:
             return False
         self._since = time.monotonic()
@@ -142,6 +143,7 @@ class Supervisor:
     """Seconds since 1970 when Slurm started the batch script."""
     signals: _Signals = field(default_factory=_Signals)
     runner: str | None = None
+    _waiting_since: float = field(default_factory=time.monotonic)
 
     def run(self) -> int:
         """Until the stage is done, the job is requeued, or there is no sense in going on."""
@@ -161,7 +163,7 @@ class Supervisor:
         """One look at the stage and at most one attempt; the exit status, or None to go on."""
         if self.signals.ending:
             return EXIT_GAVE_UP
-        if self.folder.cancelled.exists():
+        if self._is_cancelled():
             say("cancelled")
             return EXIT_GAVE_UP
         newest = leases.newest_number(self.stage)
@@ -176,11 +178,7 @@ class Supervisor:
                 return EXIT_OK
             problem = seen.problem
         if holder is not None and holder != leases.this_process():
-            if self.signals.time_limit:
-                return self._requeue()
-            say(f"{self.spec.label}: process {holder.pid} on {holder.host} is at it; waiting")
-            self._sleep(HELD_POLL_S)
-            return None
+            return self._wait_for(holder)
         attempt = leases.claim(self.stage, self._execution(), after=newest)
         if attempt is None:  # somebody was faster; look again
             return None
@@ -192,6 +190,20 @@ class Supervisor:
             cause = f"its input is not done: {missing}; type the study's line again"
             return self._failed(attempt, Failure.data, cause)
         return self._attempt(attempt, parents)
+
+    def _wait_for(self, holder: leases.Owner) -> int | None:
+        """Somebody else is at the stage; for a while it may be worth to hold the nodes."""
+        if self.signals.time_limit:
+            return self._requeue()
+        if time.monotonic() - self._waiting_since > HELD_LIMIT_S:
+            say(
+                f"gives up after {HELD_LIMIT_S / 60:.0f} min; if that process is dead, delete "
+                f"{self.stage.attempts()[-1].lease} and type the study's line again"
+            )
+            return EXIT_GAVE_UP
+        say(f"{self.spec.label}: process {holder.pid} on {holder.host} is at it; waiting")
+        self._sleep(HELD_POLL_S)
+        return None
 
     def _attempt(self, attempt: AttemptDir, parents: Mapping[str, Done]) -> int | None:
         execution = attempt.execution()
@@ -237,8 +249,8 @@ class Supervisor:
             if time.monotonic() - looked < LOOK_S and not warned:
                 continue
             looked = time.monotonic()
-            if asked is None and (warned or self.folder.cancelled.exists()):
-                cancelled = self.folder.cancelled.exists()
+            if asked is None and (warned or self._is_cancelled()):
+                cancelled = self._is_cancelled()
                 asked = Failure.cancelled if cancelled else Failure.time_limit
                 say(f"{asked}: ranks are told to stop at a checkpoint")
                 step.ask_to_stop()
@@ -350,7 +362,7 @@ class Supervisor:
             state, _ = slurm.job_state(self.run_of_job.element, timeout_s=3)
             say(f"Slurm calls this job {state}")
             failure = ENDED.get(state)
-            if self.folder.cancelled.exists():
+            if self._is_cancelled():
                 failure = Failure.cancelled
             if failure is not None:
                 usage = attempt.usage()
@@ -490,6 +502,9 @@ class Supervisor:
                 return False
             self._sleep(STORAGE_POLL_S)
         return True
+
+    def _is_cancelled(self) -> bool:
+        return self.folder.cancelled(self.run_of_job.array_index).exists()
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
