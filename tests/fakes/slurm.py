@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sacct", "srun")
 AWAY = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
 LIVING = ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED")
+EXIT_INTERRUPTED = 75
+"""Of ranks that stop at a checkpoint, all of them soon. srun would end the others after a while."""
 CONFIG = {"ClusterName": "lab", "KillWait": "30 sec", "MaxArraySize": "1001"}
 
 Element = SimpleNamespace
@@ -326,15 +328,19 @@ def _srun(words: list[str]) -> int:
 
     signal.signal(signal.SIGUSR2, pass_on)
     signal.signal(signal.SIGTERM, pass_on)
-    worst = 0
-    for i, rank in enumerate(ranks):
-        code = rank.wait()
-        if code:  # --kill-on-bad-exit
-            print(f"srun: error: n0: task {i}: Exited with exit code {code}", flush=True)
-            for other in ranks:
-                other.terminate()
-        worst = max(worst, code if code >= 0 else 128 - code)
-    return worst
+    ended: dict[int, int] = {}
+    while len(ended) < tasks:
+        for i, rank in enumerate(ranks):
+            if i in ended or (code := rank.poll()) is None:
+                continue
+            ended[i] = code if code >= 0 else 128 - code
+            if code:
+                print(f"srun: error: n0: task {i}: Exited with exit code {ended[i]}", flush=True)
+            if code and code != EXIT_INTERRUPTED:  # --kill-on-bad-exit
+                for other in ranks:
+                    other.kill()
+        time.sleep(0.005)
+    return max(ended.values())
 
 
 def _called(folder: str, command: str, words: list[str]) -> int:
