@@ -20,7 +20,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "silence": ({"silent_s": 9}, "cluster.silent_s=9: must be at least 10"),
     "parents": ({"parents_wait_s": -1}, "cluster.parents_wait_s=-1: must be at least 0"),
     "storage": ({"storage_wait_min": -1}, "cluster.storage_wait_min=-1: must be at least 0"),
-    "lead": ({"signal_lead_s": -1}, "cluster.signal_lead_s=-1: must be at least 0"),
+    "lead": ({"signal_lead_s": -1}, "cluster.signal_lead_s=-1: must be at least"),
     "memory": ({"memory_gb": -1.0}, "cluster.memory_gb=-1: must be a finite number, zero or more"),
     "price": (
         {"usd_per_node_hour": 0.0},

@@ -3,28 +3,29 @@
 FakeSlurm(folder) makes the commands; with its `bin` on PATH they answer as Slurm's do, as far as
 they are asked. A test moves jobs on by `run` and `end`, and says when a command goes wrong.
 
-Commands are started by the hundred: what takes long to import (pathlib, typing) is imported late.
+Commands are started by the hundred, so that nothing is imported that takes longer than they do:
+files hold what marshal writes, and the rest is imported where it is needed.
 """
 
 # ruff: noqa: PTH104, PTH120, PTH123
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import json
+import marshal
 import os
-import re
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from types import SimpleNamespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import SimpleNamespace, TracebackType
     from typing import Any
+
+    Element = SimpleNamespace
+    """One element of an array: array, index, job, name, user, state, reason, restarts, run_time,
+    waits_for, comment."""
 
 COMMANDS = ("sbatch", "squeue", "scontrol", "scancel", "sacct", "srun")
 AWAY = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
@@ -32,10 +33,6 @@ LIVING = ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED")
 EXIT_INTERRUPTED = 75
 """Of ranks that stop at a checkpoint, all of them soon. srun would end the others after a while."""
 CONFIG = {"ClusterName": "lab", "KillWait": "30 sec", "MaxArraySize": "1001"}
-
-Element = SimpleNamespace
-"""One element of an array: array, index, job, name, user, state, reason, restarts, run_time,
-waits_for, comment."""
 
 
 class FakeSlurm:
@@ -46,6 +43,7 @@ class FakeSlurm:
         self.bin = folder / "bin"
         self.bin.mkdir(parents=True)
         settings = {**CONFIG, **config, "ClusterName": cluster}
+        (folder / "calls").touch()
         _write(folder, {"next_id": 1, "config": settings, "elements": [], "faults": {}})
         import shlex
 
@@ -68,7 +66,9 @@ class FakeSlurm:
 
     def elements(self) -> list[Element]:
         """All that were ever submitted, oldest first."""
-        return [Element(**element) for element in _read(self.folder)["elements"]]
+        from types import SimpleNamespace
+
+        return [SimpleNamespace(**element) for element in _read(self.folder)["elements"]]
 
     def element(self, name: str) -> Element:
         """12_3 -> the element with index 3 of array 12."""
@@ -86,20 +86,20 @@ class FakeSlurm:
 
     def _calls(self) -> list[dict[str, Any]]:
         path = self.folder / "calls"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [marshal.loads(bytes.fromhex(line)) for line in path.read_text().splitlines()]
 
     # --- what happens
 
     def add(self, name: str, index: int = 0, **fields: Any) -> str:
         """An element that nobody submitted; how it is called."""
-        with _changed(self.folder) as state:
+        with _Changed(self.folder) as state:
             element = _element(state, name=name, array=state["next_id"], index=index)
             element.update(fields)
             state["elements"].append(element)
         return _name(element)
 
     def set(self, name: str, **fields: Any) -> None:
-        with _changed(self.folder) as state:
+        with _Changed(self.folder) as state:
             _find(state, name).update(fields)
 
     def run(self, *names: str) -> None:
@@ -108,13 +108,13 @@ class FakeSlurm:
 
     def end(self, name: str, state: str = "COMPLETED") -> None:
         """An element is over; what waits for it goes on, or is cancelled."""
-        with _changed(self.folder) as all_:
+        with _Changed(self.folder) as all_:
             _find(all_, name).update(state=state, reason="None")
             _settle(all_)
 
     def forget(self, name: str) -> None:
         """As after MinJobAge."""
-        with _changed(self.folder) as state:
+        with _Changed(self.folder) as state:
             state["elements"].remove(_find(state, name))
 
     # --- what goes wrong
@@ -125,7 +125,7 @@ class FakeSlurm:
         how: refuse (nothing happens) | lost (it happens, and the answer is an error) | kill_before
         | kill_after (whoever called is killed before or after it happens) | slow (text: seconds)
         """
-        with _changed(self.folder) as state:
+        with _Changed(self.folder) as state:
             state["faults"][command] = {"how": how, "text": text, "times": times}
 
     def away(self) -> None:
@@ -134,12 +134,12 @@ class FakeSlurm:
             self.fault(command, "refuse", times=10**6)
 
     def back(self) -> None:
-        with _changed(self.folder) as state:
+        with _Changed(self.folder) as state:
             state["faults"] = {}
 
     def srun_says(self, text: str, *, status: int, times: int = 1) -> None:
         """Let the next steps fail without starting anything."""
-        with _changed(self.folder) as state:
+        with _Changed(self.folder) as state:
             state["faults"]["srun"] = {"how": str(status), "text": text, "times": times}
 
 
@@ -147,24 +147,33 @@ class FakeSlurm:
 
 
 def _read(folder: Path | str) -> dict[str, Any]:
-    with open(f"{folder}/state.json") as file:
-        return json.load(file)
+    with open(f"{folder}/state", "rb") as file:
+        return marshal.load(file)
 
 
 def _write(folder: Path | str, state: dict[str, Any]) -> None:
     beside = f"{folder}/.state-{os.getpid()}"
-    with open(beside, "w") as file:
-        json.dump(state, file)
-    os.rename(beside, f"{folder}/state.json")
+    with open(beside, "wb") as file:
+        marshal.dump(state, file)
+    os.rename(beside, f"{folder}/state")
 
 
-@contextlib.contextmanager
-def _changed(folder: Path | str) -> Iterator[dict[str, Any]]:
-    with open(f"{folder}/lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        state = _read(folder)
-        yield state
-        _write(folder, state)
+class _Changed:
+    """The queue, for one process at a time; written back in the end."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> dict[str, Any]:
+        self._lock = open(f"{self._folder}/lock", "w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._state = _read(self._folder)
+        return self._state
+
+    def __exit__(self, kind: type | None, error: object, trace: TracebackType | None) -> None:
+        if kind is None:
+            _write(self._folder, self._state)
+        self._lock.close()
 
 
 def _element(state: dict[str, Any], *, name: str, array: int, index: int) -> dict[str, Any]:
@@ -215,6 +224,8 @@ class _Refusal(Exception):
 
 
 def _sbatch(state: dict[str, Any], words: list[str]) -> str:
+    import re
+
     with open(words[-1]) as file:
         text = file.read()
     options = dict(re.findall(r"^#SBATCH --([a-z-]+)=(.*)$", text, re.MULTILINE))
@@ -310,6 +321,8 @@ def _sacct(state: dict[str, Any], words: list[str]) -> str:
 
 def _srun(words: list[str]) -> int:
     """Start one process a task; the highest exit status."""
+    import re
+    import signal
     import subprocess
 
     options = dict(re.findall(r"^--([a-z-]+)=(.*)$", "\n".join(words), re.MULTILINE))
@@ -346,15 +359,15 @@ def _srun(words: list[str]) -> int:
 def _called(folder: str, command: str, words: list[str]) -> int:
     call = {"command": command, "words": words, "environment": dict(os.environ)}
     with open(f"{folder}/calls", "a") as file:
-        file.write(json.dumps(call) + "\n")
-    with _changed(folder) as state:
+        file.write(marshal.dumps(call).hex() + "\n")
+    with _Changed(folder) as state:
         fault = state["faults"].get(command, {"how": "", "text": "", "times": 0})
         fault["times"] -= 1
         if fault["times"] <= 0:
             state["faults"].pop(command, None)
     how, text = fault["how"], fault["text"]
     if how == "kill_before":
-        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getppid(), 9)
     if how in ("refuse", "kill_before") or how.isdigit():
         print(text, file=sys.stderr)
         return int(how) if how.isdigit() else 1
@@ -370,13 +383,13 @@ def _called(folder: str, command: str, words: list[str]) -> int:
         "sacct": _sacct,
     }
     try:
-        with _changed(folder) as state:
+        with _Changed(folder) as state:
             said = answers[command](state, words)
     except _Refusal as refusal:
         print(refusal, file=sys.stderr)
         return 1
     if how == "kill_after":
-        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getppid(), 9)
     if how == "lost":
         print(text, file=sys.stderr)
         return 1

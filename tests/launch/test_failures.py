@@ -293,7 +293,7 @@ def test_coming_further_begins_the_count_anew() -> None:
 
 
 def test_what_comes_from_outside_is_as_often_as_the_cluster_likes() -> None:
-    outside = (Failure.preempted, Failure.controller, Failure.storage, Failure.cancelled, None)
+    outside = (Failure.preempted, Failure.controller, Failure.cancelled, None)
 
     assert counted_tries(tries(*((failure, 0) for failure in outside))) == 0
 
