@@ -35,6 +35,8 @@ LOOK_S = 1.5
 TYPES_EVERY_S = 5.0
 STUCK_AFTER_S = 180.0
 """Without a fault, an attempt or a published stage: nothing will come any more."""
+JOBS_END_WITHIN_S = 90.0
+"""How long jobs of a study that is done may go on: attempts that come too late, for example."""
 ACCOUNTED_WITHIN_S = 30.0
 """How long sacct may take to have the ends of all runs."""
 DISK_MB = {"light": 96, "real": 600}
@@ -134,8 +136,11 @@ class ChaosRun:
             self._submit()
             self._live_through()
             self._mend()
-            self._wait_for_jobs()
+            left = self._wait_for_jobs()
             verdict = judged(self.study, self.study.reference(self.folder.parent))
+            verdict.faults += [
+                f"all is done, but {' '.join(row[:3])} is in the queue" for row in left
+            ]
             self.verdicts.append(verdict)
             self._line("study", f"{number} done in {verdict.num_attempts} attempts")
             for fault in verdict.faults:
@@ -207,17 +212,17 @@ class ChaosRun:
         for _, undo in sorted(due, key=lambda entry: entry[0]):
             undo()
 
-    def _wait_for_jobs(self) -> None:
-        """Until nothing of the study is left in the queue, and accounting has caught up."""
-        end = time.monotonic() + 120
-        while (rows := self._queue()) is None or rows:
-            assert time.monotonic() < end, f"all is done, but in the queue there is {rows}"
+    def _wait_for_jobs(self) -> list[list[str]]:
+        """What is left in the queue when jobs had time to end, and accounting to catch up."""
+        end = time.monotonic() + JOBS_END_WITHIN_S
+        while ((rows := self._queue()) is None or rows) and time.monotonic() < end:
             self._administer()
             time.sleep(1)
         # Rows whose end a killed controller never told the database run on for ever.
         end = time.monotonic() + ACCOUNTED_WITHIN_S
         while self.cluster.accounting and time.monotonic() < end and not self._is_accounted():
             time.sleep(1)
+        return rows or []
 
     def _is_accounted(self) -> bool:
         ended = self.cluster.try_run("sacct", "-DXPn", "-S", "now-1days", "-o", "State")
