@@ -22,6 +22,7 @@ from scalesweep.plan.graph import Plan, PlannedStage
 from scalesweep.records import Execution, Outcome, SlurmRun, StageKind, Usage
 from scalesweep.rundir import AttemptDir, Store, write_json
 from tests.fakes.plans import plan_of, stage
+from tests.fakes.processes import wait_for
 from tests.fakes.slurm import AWAY, FakeSlurm
 from tests.launch.test_leases import dead_owner
 
@@ -421,8 +422,7 @@ def test_a_job_that_another_living_command_submits_is_waited_for(
         target=submitted, args=(store, plan_of(DATA))
     )
     process.start()
-    while not fake.calls("sbatch"):
-        pass
+    wait_for(lambda: fake.calls("sbatch"))
 
     result = submitted(store, plan_of(DATA))
 
