@@ -244,7 +244,7 @@ def test_no_secret_of_the_shell_reaches_slurm(login: Login, expected: dict[str, 
     secret = "scalesweep-test-secret-4711"
     login.more_env = {"OPENAI_API_KEY": secret, "WANDB_API_KEY": secret, "MY_TOKEN": secret}
 
-    login.submit("tuning=full", "cluster.sbatch=[--begin=now+5]")
+    login.submit("tuning=full", "cluster.sbatch=['--begin=now+5']")
     element = login.element(login.stage(StageKind.data, "mini_train"))
     script = login.cluster.run("scontrol", "write", "batch_script", element, "-")
     held = grep(secret, login.cluster.folder / "state")
@@ -302,7 +302,7 @@ def test_the_accounting_is_that_of_every_attempt(login: Login, expected: dict[st
     report = read_json(login.folder / "r.json")
 
     (stage,) = [s for s in report["stages"] if s["stage"] == str(tune.spec.ref)]
-    assert stage["cost"]["device_seconds"] == pytest.approx(sum(int(row[2]) for row in rows))
+    assert stage["costs"]["total"]["device_seconds"] == pytest.approx(sum(int(row[2]) for row in rows))
     journal = sum(
         usage.wall_s
         for attempt in login.folder_of(tune).attempts()

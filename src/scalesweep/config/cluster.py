@@ -123,7 +123,8 @@ class ClusterConfig:
         ):
             at_least(1, value=(f"cluster.{name}", getattr(self, name)))
         at_least(10, value=("cluster.silent_s", self.silent_s))
-        for name in ("signal_lead_s", "parents_wait_s", "storage_wait_min"):
+        at_least(10, value=("cluster.signal_lead_s", self.signal_lead_s))
+        for name in ("parents_wait_s", "storage_wait_min"):
             at_least(0, value=(f"cluster.{name}", getattr(self, name)))
         not_negative("cluster.memory_gb", self.memory_gb)
         not_negative("cluster.usd_per_node_hour", self.usd_per_node_hour)

@@ -25,6 +25,8 @@ from scalesweep.rundir import Store
 
 POLL_S = 5.0
 GOING = ("running", "queued", "held")
+OWN = ("login", "running", "done")
+"""States of a judge stage that the running of it here tells about."""
 PLAIN_INTERVAL_S = 60.0
 MOST_ROWS = 12
 
@@ -133,7 +135,12 @@ class Watcher:
     ) -> None:
         for ref, stage in status.items():
             before = self._last.get(ref)
-            if before not in (None, stage.state) and stage.state not in ("waiting", "queued"):
+            told_elsewhere = self.plan.stage(ref).execution.on_login and stage.state in OWN
+            if (
+                before not in (None, stage.state)
+                and stage.state not in ("waiting", "queued")
+                and not told_elsewhere
+            ):
                 detail = f": {stage.detail}" if stage.state not in ("done", "running") else ""
                 screen.line(f"{self._clock()} {stage.state:<8} {stage.label}{detail}")
             self._last[ref] = stage.state
