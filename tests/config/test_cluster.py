@@ -139,3 +139,9 @@ def test_stages_are_typed_when_they_come_from_the_command_line() -> None:
     ).cluster
 
     assert cluster.stage("data") == StageJobConfig(devices=0, partition="cpu")
+
+
+@pytest.mark.parametrize("option", ["--job-name x", "--nodes=4", "--ntasks=2"])
+def test_an_option_that_would_change_what_was_submitted_is_refused(option: str) -> None:
+    with pytest.raises(ConfigError):
+        ClusterConfig(sbatch=[option])

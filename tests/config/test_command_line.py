@@ -43,7 +43,10 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "unknown cluster": ("plan cluster=azur", ("cluster=azur", "azure_nd_a100_v4")),
     "zero price": ("plan cluster.usd_per_node_hour=0", ("usd_per_node_hour=0", "cluster.free")),
     "negative price": ("plan cluster.usd_per_node_hour=-1", ("usd_per_node_hour=-1",)),
-    "unknown verb": ("trian model=33b", ("trian", "run, plan, status, watch, logs, judge, report, cancel")),
+    "unknown verb": (
+        "trian model=33b",
+        ("trian", "run, plan, status, watch, logs, judge, report, cancel"),
+    ),
     "empty value": ("plan model=", ("model=", "empty")),
     "no key": ("plan =3", ("=3", "key=value")),
     "no equals sign": ("plan -m model", ("model", "key=value")),

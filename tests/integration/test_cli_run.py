@@ -11,8 +11,8 @@ import pytest
 
 from scalesweep.records import Outcome, StageKind
 from scalesweep.rundir import AttemptDir, read_json
-from tests.fakes.processes import wait_for
 from tests.conftest import Undisturbed
+from tests.fakes.processes import wait_for
 from tests.integration.tiny_study import (
     STUDY,
     TINY,

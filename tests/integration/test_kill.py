@@ -17,8 +17,8 @@ import pytest
 from scalesweep.records import StageKind
 from scalesweep.rundir import AttemptDir
 from scalesweep.tracking import metric_names as names
-from tests.fakes.processes import descendants, living, wait_for
 from tests.conftest import Undisturbed
+from tests.fakes.processes import descendants, living, wait_for
 from tests.integration.tiny_study import (
     CHECKPOINT_EVERY,
     STEPS,

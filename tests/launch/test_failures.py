@@ -302,3 +302,9 @@ def test_preemptions_between_do_not_forgive_what_failed() -> None:
     row = tries((Failure.killed, 3), (Failure.preempted, 3), (Failure.node_failure, 3))
 
     assert counted_tries(row) == 2
+
+
+def test_memory_of_the_gpu_outside_of_torchs_allocator() -> None:
+    said = {"type": "AcceleratorError", "message": "AcceleratorError: CUDA error: out of memory"}
+
+    assert classify(Evidence(errors=[said], exit_code=1)) is Failure.gpu_oom

@@ -229,3 +229,12 @@ def test_the_folder_of_a_submission_lies_below_the_store(store: Store) -> None:
     assert folder == JobDir(store.root / "jobs" / "x")
     assert folder.cancelled(3).parent == folder.job_file.parent == folder.path
     assert folder.cancelled(3) != folder.cancelled(4)
+
+
+def test_a_submission_without_its_fields_is_an_error_with_a_way_out(store: Store) -> None:
+    folder = job_dir(store, "x")
+    folder.path.mkdir(parents=True)
+    (folder.path / "submission.json").write_text('{"schema": 1}')
+
+    with pytest.raises(StoreError, match="damaged"):
+        folder.submission()

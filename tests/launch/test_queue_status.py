@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scalesweep.launch import slurm
 from scalesweep.launch.queue import look
 from scalesweep.launch.slurm import HELD_AFTER_FAILED_LAUNCH
 from scalesweep.launch.status import HELD, ON_LOGIN, print_status, status_json, study_status
@@ -199,3 +200,15 @@ def test_status_counts_and_prints_what_waits_in_one_line(
     print_status(PLAN, store)
     assert "Slurm is not seen: squeue: " in capsys.readouterr().out
     assert "Unable to contact" in status_json(PLAN, store)["slurm_problem"]
+
+
+def test_a_stage_in_a_job_of_another_cluster_is_not_taken_for_dead(
+    store: Store, fake: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted(store, PLAN)
+    begin(store, fake, PLAN.stages[0])
+    other = FakeSlurm(tmp_path / "other", cluster="other")
+    monkeypatch.setenv("PATH", other.path)
+    slurm.site.cache_clear()
+
+    assert state(store)[0] == "running"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -577,3 +579,64 @@ def test_the_warning_comes_in_the_second_half_of_the_time(
     found = shape(timeout_min=timeout_min, signal_lead_s=lead)
 
     assert found.signal_lead_s == warned
+
+
+def test_a_job_that_gets_in_while_the_queue_is_asked_is_not_submitted_twice(
+    store: Store, fake: FakeSlurm
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        start = leases.process_start(other.pid)
+        submitted(store, plan_of(DATA))
+        claim = job(store, DATA)
+        owner = dataclasses.replace(leases.this_process(), pid=other.pid, process_start=start)
+        write_json(
+            store.stage(DATA.ref).path / "jobs" / "0001.json",
+            dataclasses.replace(claim, submitter=owner).to_json(),
+        )
+        # When the queue is asked the job is not in it; when the answer comes, it is.
+        job_file = job_dir(store, claim.submission).job_file
+        hidden = [
+            (job_file, job_file.with_suffix(".after")),
+            (fake.folder / "state", fake.folder / "after"),
+        ]
+        for path, after in hidden:
+            shutil.copy(path, after)
+        job_file.unlink()
+        fake.forget("1_0")
+        squeue = fake.bin / "squeue"
+        squeue.rename(fake.bin / "asked")
+        squeue.write_text(
+            f'#!/bin/sh\nsaid=$({fake.bin}/asked "$@")\n'
+            + "".join(f"mv {after} {path}\n" for path, after in hidden)
+            + f'mv {fake.bin}/asked {squeue}\nprintf %s "$said"\n'
+        )
+        squeue.chmod(0o755)
+
+        result = submitted(store, plan_of(DATA))
+
+        other.kill()
+    assert (result.stages, result.queued) == (0, 1)
+
+
+def test_commands_at_once_submit_each_stage_once(store: Store, fake: FakeSlurm) -> None:
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(3)
+    results: multiprocessing.Queue[tuple[int, int]] = context.Queue()
+
+    def command() -> None:
+        together.wait()
+        result = submitted(store)
+        results.put((result.stages, result.queued))
+
+    commands = [context.Process(target=command) for _ in range(3)]
+    for process in commands:
+        process.start()
+    found = [results.get(timeout=60) for _ in commands]
+    for process in commands:
+        process.join()
+
+    assert sum(stages for stages, _ in found) == 4
+    assert len(fake.elements()) == 4
+    names = elements(store)
+    assert waits_for(fake)[names["join"]] == {names["left"], names["right"]}
+    assert waits_for(fake)[names["left"]] == {names["data"]}

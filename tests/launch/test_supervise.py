@@ -22,6 +22,8 @@ from scalesweep.launch import leases, supervise
 from scalesweep.launch.failures import Failure
 from scalesweep.launch.jobs import job_dir
 from scalesweep.launch.supervise import (
+    CAUSES,
+    ENDED,
     EXIT_GAVE_UP,
     EXIT_OK,
     RUNNER_VARIABLE,
@@ -38,9 +40,6 @@ from tests.fakes.processes import started, wait_for
 from tests.fakes.slurm import FakeSlurm
 from tests.fakes.stage_runner import journal, output_text, pids
 from tests.launch.test_submit import element, fake_cluster, job, make, run_of, submitted
-
-# A step's pipe is closed with it, or with the supervisor's process.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 
 REPOSITORY = Path(__file__).parents[2]
 CLUSTER = ClusterConfig(
@@ -676,3 +675,30 @@ def test_a_supervisor_whose_records_are_gone_says_so_and_fails(
     assert said.returncode == EXIT_GAVE_UP
     assert "submission.json is damaged" in said.stdout
     assert said.stderr == ""
+
+
+def test_a_log_that_appears_late_is_a_sign_of_life(attempt: AttemptDir, clock: Clock) -> None:
+    pulse = Pulse(attempt, limit_s=60)
+    pulse.is_gone()
+    clock.now += 600
+    attempt.log.touch()
+
+    assert not pulse.is_gone()
+
+
+def test_a_job_that_ends_while_it_waits_for_inputs_takes_no_attempt(
+    store: Store, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = stage("child", after=[WRITE])
+    cluster = dataclasses.replace(CLUSTER, parents_wait_s=60)
+    submitted(store, plan_of(WRITE, child), cluster=cluster)
+    found = again(store, fake, child)
+    monkeypatch.setattr(Supervisor, "_sleep", lambda self, _: setattr(self.signals, "ending", True))
+
+    assert found.run() == EXIT_GAVE_UP
+
+    assert store.stage(child.ref).attempts() == []
+
+
+def test_every_state_in_which_slurm_ends_a_job_has_a_cause() -> None:
+    assert set(ENDED.values()) <= set(CAUSES)

@@ -302,7 +302,8 @@ def test_the_accounting_is_that_of_every_attempt(login: Login, expected: dict[st
     report = read_json(login.folder / "r.json")
 
     (stage,) = [s for s in report["stages"] if s["stage"] == str(tune.spec.ref)]
-    assert stage["costs"]["total"]["device_seconds"] == pytest.approx(sum(int(row[2]) for row in rows))
+    charged = stage["costs"]["total"]["device_seconds"]
+    assert charged == pytest.approx(sum(int(row[2]) for row in rows))
     journal = sum(
         usage.wall_s
         for attempt in login.folder_of(tune).attempts()

@@ -13,15 +13,24 @@ SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
 """What a name of an environment variable that holds a secret looks like."""
 OURS = (
     "array",
+    "chdir",
+    "cpus-per-task",
     "dependency",
     "error",
     "export",
+    "gres",
     "job-name",
     "kill-on-invalid-dep",
+    "nodes",
+    "no-requeue",
+    "ntasks",
+    "ntasks-per-node",
     "open-mode",
     "output",
     "requeue",
     "signal",
+    "test-only",
+    "wait",
     "wrap",
 )
 """Options of sbatch that submission needs for itself."""
@@ -153,7 +162,7 @@ class ClusterConfig:
             )
         for option in self.sbatch or ():
             name = option.lstrip("-").partition("=")[0].strip()
-            if not option.startswith("--"):
+            if re.fullmatch(r"--[a-z][a-z0-9-]*(=.*)?", option) is None:
                 raise ConfigError(f"cluster.sbatch={option}: write it as --option=value")
             if name in OURS:
                 raise ConfigError(

@@ -82,7 +82,10 @@ STORAGE = re.compile(
     r"PytorchStreamWriter failed|unexpected pos \d+ vs|file write failed",
     re.IGNORECASE,
 )
-GPU_OOM = re.compile(r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED")
+GPU_OOM = re.compile(
+    r"CUDA (error: )?out of memory|Cuda failure.*out of memory|OutOfMemoryError|"
+    r"CUBLAS_STATUS_ALLOC_FAILED"
+)
 HOST_OOM = re.compile(
     r"oom-kill|oom_kill|Out Of Memory|MemoryError|Cannot allocate memory|"
     r"DefaultCPUAllocator: can't allocate memory|Exceeded job memory limit",

@@ -128,9 +128,14 @@ class JobDir:
             FileNotFoundError: there is no such submission.
             StoreError: its record is damaged.
         """
-        found = Submission.from_json(read_json(self.path / "submission.json"))
-        with contextlib.suppress(*ABSENT):
-            return replace(found, job_id=int(read_json(self.job_file)["job_id"]))
+        try:
+            found = Submission.from_json(read_json(self.path / "submission.json"))
+            with contextlib.suppress(*ABSENT):
+                return replace(found, job_id=int(read_json(self.job_file)["job_id"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(
+                f"{self.path} is damaged ({error}); delete the folder and type the line again"
+            ) from error
         return found
 
     def write_job_id(self, job_id: int, cluster: str) -> None:
@@ -196,7 +201,7 @@ class StageJobs:
                 submitter=submitter,
                 number=number,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(
                 f"{path} is damaged ({error}); delete it and type the line again"
             ) from error

@@ -7,6 +7,7 @@ skipped, one that a living process holds is waited for, one whose holder died is
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import time
 import uuid
@@ -26,7 +27,7 @@ from scalesweep.launch.publish import prepare, set_aside, verdict
 from scalesweep.launch.workers import Workers
 from scalesweep.plan.graph import Plan, PlannedStage
 from scalesweep.records import Done, Outcome, StageKind, StageRef, Usage
-from scalesweep.rundir import Store, write_json
+from scalesweep.rundir import Store, write_atomic, write_json
 
 GRACE_S = 20.0
 """After the first Ctrl-C: for checkpoints. After it, or at the second Ctrl-C, ranks are killed."""
@@ -468,7 +469,9 @@ def commands_folder(store: Store, study: str) -> Path:
 
 def announce(store: Store, plan: Plan) -> None:
     """plan.json: what status and report of the study's name speak of."""
-    write_json(store.study(plan.study) / "plan.json", plan.to_json())
+    # On one line: a plan of a thousand cells is written in a fifth of the time.
+    text = json.dumps(plan.to_json(), allow_nan=False)
+    write_atomic(store.study(plan.study) / "plan.json", text + "\n")
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ class Place:
     submission: Submission | None
     row: slurm.Queued | None = None
     """Its element, if it waits or runs."""
+    cluster: str = ""
+    """Name of the cluster that it went to, where that is another than the one seen from here."""
     ended: str = ""
     """State in which its last run ended, by sacct ("CANCELLED", "NODE_FAIL"); "" where unknown."""
 
@@ -59,17 +61,26 @@ def look(plan: Plan, store: Store, *, with_ended: bool = False) -> QueueView:
         return QueueView()
     submissions = _submissions(store, {job.submission for job in jobs.values()})
     open_jobs = {ref: job for ref, job in jobs.items() if not store.stage(ref).done_file.exists()}
-    problem, rows = "", {}
+    problem, rows, here = "", {}, ""
     try:
-        if any(_is_here(submissions.get(job.submission)) for job in open_jobs.values()):
-            rows = slurm.queued(job.submission for job in open_jobs.values())
+        if open_jobs:
+            here = slurm.site().name
+            names = {job.submission for job in open_jobs.values()}
+            away = {n for n in names if (s := submissions.get(n)) and s.cluster != here}
+            rows = slurm.queued(names - away)
     except slurm.SlurmError as error:
         problem = str(error)
     places = {}
     for ref, job in jobs.items():
         elements = rows.get(job.submission, []) if ref in open_jobs else []
-        row = next((r for r in elements if r.array_index == job.index), None)
-        places[ref] = Place(job=job, submission=submissions.get(job.submission), row=row)
+        submission = submissions.get(job.submission)
+        elsewhere = submission is not None and bool(here) and submission.cluster != here
+        places[ref] = Place(
+            job=job,
+            submission=submission,
+            row=next((r for r in elements if r.array_index == job.index), None),
+            cluster=submission.cluster if elsewhere and submission is not None else "",
+        )
     if with_ended and not problem:
         places.update(_ended({ref: places[ref] for ref in open_jobs}))
     return QueueView(places=places, problem=problem)
@@ -81,10 +92,6 @@ def _submissions(store: Store, names: set[str]) -> dict[str, Submission]:
         with contextlib.suppress(OSError, StoreError, KeyError, TypeError):
             found[name] = job_dir(store, name).submission()
     return found
-
-
-def _is_here(submission: Submission | None) -> bool:
-    return submission is None or submission.cluster == slurm.site().name
 
 
 def _ended(places: Mapping[StageRef, Place]) -> dict[StageRef, Place]:

@@ -60,12 +60,13 @@ class Step:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._said.append(line)
-            try:
-                print(line, end="", flush=True)
-            except OSError:  # the log lies on a full disk; what is said is still needed
-                continue
+        with self._process.stdout as lines:
+            for line in lines:
+                self._said.append(line)
+                try:
+                    print(line, end="", flush=True)
+                except OSError:  # the log lies on a full disk; what is said is still needed
+                    continue
 
     def poll(self) -> int | None:
         return self._process.poll()

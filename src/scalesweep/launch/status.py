@@ -100,6 +100,9 @@ def _with_queue(
     in_job = bool(status.job)
     status = replace(status, job=place.element)
     row = place.row
+    if place.cluster:
+        where = f"submitted to cluster {place.cluster}, which cannot be seen from here"
+        return replace(status, detail=f"{status.detail}; {where}".removeprefix("; "))
     if row is None:
         if problem:
             return replace(status, detail=f"{status.detail} (Slurm: {problem})".strip())

@@ -167,8 +167,12 @@ class Submitter:
         jobs = {s.ref: StageJobs(self.store.stage(s.ref)).newest() for s in
                 self.plan.stages}  # fmt: skip
         names = {job.submission for job in jobs.values() if job is not None}
-        rows = slurm.queued(names)
         folders = {name: job_dir(self.store, name) for name in names}
+        # Before squeue is asked: what has no id yet may get into the queue while it answers.
+        unanswered = {n for n in names if not folders[n].job_file.exists()}
+        rows = slurm.queued(names)
+        if absent := unanswered - rows.keys():
+            rows = {**rows, **self._awaited([j for j in jobs.values() if j is not None], absent)}
         found: dict[StageRef, Found] = {}
         digests: dict[StageRef, str] = {}
         for stage in self.plan.stages:
@@ -218,8 +222,6 @@ class Submitter:
     ) -> slurm.Queued | None:
         """The element of a submission, if it waits or runs; adopts a job without a recorded id."""
         elements = rows.get(job.submission)
-        if elements is None and not folder.job_file.exists() and self._is_submitting(job):
-            elements = self._awaited(job, folder)
         if not elements:
             return None
         if not folder.job_file.exists():
@@ -240,16 +242,27 @@ class Submitter:
         owner = job.submitter
         return owner != leases.this_process() and leases.is_alive(owner) is not False
 
-    def _awaited(self, job: StageJob, folder: JobDir) -> Sequence[slurm.Queued] | None:
-        """Rows of a job that another command is about to submit, once they are there."""
+    def _awaited(self, jobs: Sequence[StageJob], names: set[str]) -> dict[str, list[slurm.Queued]]:
+        """Rows of jobs that were about to be submitted, once they are there or cannot come.
+
+        The sbatch of a submitter that was killed may still be on its way.
+        """
+        of_name = {job.submission: job for job in jobs if job.submission in names}
         end = time.monotonic() + SUBMITTER_WAIT_S
-        while time.monotonic() < end:
-            if rows := slurm.queued([job.submission]).get(job.submission):
-                return rows
-            if folder.job_file.exists() or not self._is_submitting(job):
-                return slurm.queued([job.submission]).get(job.submission)
+        found: dict[str, list[slurm.Queued]] = {}
+        grace = 1
+        while open_names := names - found.keys():
+            settled = not any(
+                self._is_submitting(of_name[name])
+                and not job_dir(self.store, name).job_file.exists()
+                for name in open_names
+            )
             time.sleep(0.5)
-        return None
+            found.update(slurm.queued(open_names))
+            if time.monotonic() >= end or (settled and grace == 0):
+                break
+            grace -= settled
+        return found
 
     def _leave_to_others(self, found: dict[StageRef, Found]) -> None:
         """What needs a stage of another cluster cannot wait for it here."""

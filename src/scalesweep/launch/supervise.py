@@ -121,7 +121,7 @@ class Pulse:
 
     def _marks(self) -> object:
         marks = []
-        for name in ("usage.json", "metrics.jsonl"):
+        for name in ("log", "usage.json", "metrics.jsonl"):
             with contextlib.suppress(OSError):
                 stat = (self._attempt.path / name).stat()
                 marks.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
@@ -169,6 +169,8 @@ class Supervisor:
         newest = leases.newest_number(self.stage)
         holder = leases.holder(self.stage)
         parents = self._parents()
+        if self.signals.ending:
+            return EXIT_GAVE_UP
         problem = ""
         if parents is not None:
             digests = {role: done.digest for role, done in parents.items()}
@@ -225,7 +227,10 @@ class Supervisor:
             started_monotonic=0.0,
             runner=self.runner,
         )
-        step = Step(write_task(attempt, task), execution)
+        try:
+            step = Step(write_task(attempt, task), execution)
+        except FileNotFoundError as error:
+            return self._failed(attempt, Failure.settings, f"srun is not on PATH here ({error})")
         asked = self._watch(step, attempt)
         if attempt.following().path.exists():
             say("a later attempt has begun elsewhere; this one ends")
@@ -298,7 +303,8 @@ class Supervisor:
                 storage_works=self._storage_works(),
             )
         )
-        cause = CAUSES.get(failure) or _cause(errors, step)
+        cause = CAUSES.get(failure, "") if failure not in TELLING else ""
+        cause = cause or _cause(errors, step)
         outcome = Outcome.interrupted if code == EXIT_INTERRUPTED else Outcome.killed
         if failure in FAILED:
             outcome = Outcome.failed
@@ -517,9 +523,12 @@ CAUSES: Mapping[Failure, str] = {
     Failure.time_limit: "the job's time limit came near; it goes on in the next run",
     Failure.cancelled: "cancelled; the study's line goes on from its checkpoint",
     Failure.node_failure: "a node or its slurmstepd failed",
+    Failure.host_oom: "its job used more host memory than it asked for: raise cluster.memory_gb",
     Failure.controller: "Slurm's controller did not answer",
     Failure.storage: "the file system is full or read-only",
 }
+TELLING = (Failure.host_oom,)
+"""Classes of which the ranks' own words say more than ours."""
 ENDED: Mapping[str, Failure] = {
     "PREEMPTED": Failure.preempted,
     "CANCELLED": Failure.cancelled,
