@@ -507,6 +507,19 @@ def test_an_element_held_after_a_failed_launch_is_released(store: Store, fake: F
     assert fake.element(held).reason == "Priority"
 
 
+def test_a_held_job_of_a_stage_that_is_done_is_released_for_what_waits_for_it(
+    store: Store, fake: FakeSlurm
+) -> None:
+    submitted(store)
+    held = element(store, DATA)
+    finish(store, fake, DATA)
+    fake.set(held, state="PENDING", reason=HELD_AFTER_FAILED_LAUNCH)
+
+    again = submitted(store)
+
+    assert (again.released, again.done, again.stages) == ([held], 1, 0)
+
+
 def test_an_element_whose_first_copy_still_runs_is_not_released(
     store: Store, fake: FakeSlurm
 ) -> None:

@@ -146,11 +146,24 @@ def test_what_the_journal_has_too_much_is_taken_from_the_end(
 def test_a_row_that_runs_on_takes_nothing_from_the_journal() -> None:
     running = row(1000, 20, state="RUNNING", end=None)
 
-    longer = reconcile([attempt(1, run(), 1001, 50.0)], [running], planned=PLANNED)
-    shorter = reconcile([attempt(1, run(), 1001, 15.0)], [running], planned=PLANNED)
+    def charged(wall_s: float, outcome: Outcome) -> list[float | None]:
+        one = attempt(1, run(), 1001, wall_s, outcome=outcome)
+        return charged_s(reconcile([one], [running], planned=PLANNED))
 
-    assert charged_s(longer) == [50.0]
-    assert charged_s(shorter) == [20.0]
+    assert charged(50.0, Outcome.running) == [50.0]
+    assert charged(15.0, Outcome.running) == [20.0]
+    assert charged(15.0, Outcome.done) == [15.0]  # its end was forgotten, or is not told yet
+
+
+def test_a_row_that_never_ends_is_not_believed_when_its_job_ran_again() -> None:
+    """A controller that was killed forgot to tell the database that the first run was over."""
+    rows = [row(1000, 5000, state="RUNNING", end=None), row(1100, 30)]
+    attempts = [attempt(1, run(), 1001, 50.0), attempt(2, run(1), 1101, 29.0)]
+
+    account = reconcile(attempts, rows, planned=PLANNED)
+
+    assert charged_s(account) == [50.0, 30.0]
+    assert account.idle == ()
 
 
 def test_runs_before_a_requeue_have_their_own_rows() -> None:

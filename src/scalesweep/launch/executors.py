@@ -130,7 +130,7 @@ def batch_script(
 
 
 def _setup(script: Script) -> list[str]:
-    lines = []
+    lines = ["trap '' USR2  # until the supervisor knows what to do with it"]
     if script.preamble:
         path = shlex.quote(script.preamble)
         lines.append(f"source {path} || exit 78")

@@ -65,14 +65,15 @@ def look(plan: Plan, store: Store, *, with_ended: bool = False) -> QueueView:
     try:
         if open_jobs:
             here = slurm.site().name
-            names = {job.submission for job in open_jobs.values()}
+            # Of done stages too: one may be held, and what waits for it in the queue with it.
+            names = {job.submission for job in jobs.values()}
             away = {n for n in names if (s := submissions.get(n)) and s.cluster != here}
             rows = slurm.queued(names - away)
     except slurm.SlurmError as error:
         problem = str(error)
     places = {}
     for ref, job in jobs.items():
-        elements = rows.get(job.submission, []) if ref in open_jobs else []
+        elements = rows.get(job.submission, [])
         submission = submissions.get(job.submission)
         elsewhere = submission is not None and bool(here) and submission.cluster != here
         places[ref] = Place(

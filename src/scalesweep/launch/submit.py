@@ -196,7 +196,9 @@ class Submitter:
         published = verdict(self.store, spec, parents=known if len(known) == len(parents) else None)
         if published.done is not None:
             digests[spec.ref] = published.done.digest
-            return Found(state="done")
+            # Its job may be held after a failed launch, and what waits for it in the queue with it.
+            row = None if job is None else self._row(job, rows, folders[job.submission])
+            return Found(state="done", row=row)
         if stage.execution.on_login:
             return Found(state="login")
         if job is None:
@@ -205,9 +207,8 @@ class Submitter:
         if row is None:
             state = "missing" if self._is_here(job.submission) else "elsewhere"
             return Found(state=state, after=job.number, submission=job.submission)
-        if (
-            folders[job.submission].cancelled(job.index).exists()
-        ):  # it ends; a new job waits until it has
+        # One that was cancelled ends; a new job waits until it has.
+        if folders[job.submission].cancelled(job.index).exists():
             return Found(state="missing", after=job.number)
         return Found(
             state="queued",

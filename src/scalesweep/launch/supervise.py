@@ -627,4 +627,10 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    ended = main(sys.argv[1:])
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # At once: in a normal exit Python gives signals back their defaults, and of a USR2 in that
+    # moment a job that is done would die, and with it what waits for it.
+    os._exit(ended)

@@ -171,7 +171,7 @@ def reconcile(
     submitted: the same by name of the submission.
     """
     attempts = sorted(attempts, key=lambda attempt: attempt.number)
-    started = in_time(row for row in rows if row.started)
+    started = in_time(_over_or_newest([row for row in rows if row.started]))
     runs: dict[Key, list[JournaledAttempt]] = {}
     for attempt in attempts:
         if attempt.run is not None:
@@ -211,6 +211,18 @@ def reconcile(
         idle=tuple(idle),
         queued_s=sum(waits) if waits else None,
     )
+
+
+def _over_or_newest(rows: Sequence[JobRow]) -> list[JobRow]:
+    """Without rows that never ended though their job ran again since.
+
+    A controller that is killed forgets to tell the database that a run is over; the row goes on
+    growing for ever, and says nothing.
+    """
+    newest: dict[int, int] = {}
+    for row in rows:
+        newest[row.job_id] = max(newest.get(row.job_id, 0), row.start or 0)
+    return [row for row in rows if row.has_ended or (row.start or 0) >= newest[row.job_id]]
 
 
 def match(
@@ -275,14 +287,18 @@ def _journal_ms(attempt: JournaledAttempt) -> int:
     return round(attempt.usage.wall_s * 1000) if attempt.usage is not None else 0
 
 
+def _is_open(attempt: JournaledAttempt) -> bool:
+    return attempt.usage is None or attempt.usage.outcome is Outcome.running
+
+
 def _charges(
     attempts: Sequence[JournaledAttempt], row: JobRow, *, execution: Execution
 ) -> dict[int, Usage]:
     """Number -> what each attempt of one run is charged; together exactly its row."""
     held_ms = [_journal_ms(attempt) for attempt in attempts]
     rest_ms = row.elapsed_s * 1000 - sum(held_ms)
-    if not row.has_ended:
-        rest_ms = max(rest_ms, 0)  # it was asked for a while ago and goes on
+    if not row.has_ended:  # it was asked for a while ago and goes on, or its end was forgotten
+        rest_ms = max(rest_ms, 0) if any(map(_is_open, attempts)) else 0
     held_ms[-1] += rest_ms
     for i in reversed(range(1, len(held_ms))):  # it outlived its row
         if held_ms[i] < 0:

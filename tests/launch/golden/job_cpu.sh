@@ -16,6 +16,7 @@
 #SBATCH --time=60
 
 # setup
+trap '' USR2  # until the supervisor knows what to do with it
 export PYTHONPATH=/store/code/0123456789abcdef${PYTHONPATH:+:$PYTHONPATH}
 
 # command

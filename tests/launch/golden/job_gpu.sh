@@ -27,6 +27,7 @@
 #SBATCH --time-min=60
 
 # setup
+trap '' USR2  # until the supervisor knows what to do with it
 source '/home/me/modules of the lab.sh' || exit 78
 export GREETING='it'"'"'s $HOME'
 export NCCL_SOCKET_IFNAME=ib0
