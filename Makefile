@@ -13,6 +13,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 CLUSTER := launchers/slurm_cluster/cluster.sh
+# One cell trained on one node and on two, two ranks on each.
+TWO_NODES := study=two_nodes model=mini_s tuning=full nodes=1,2 cluster.stage_devices=2 zero.stage=2 \
+	batch.micro_batch_size=10 align.micro_batch_size=10
 .PHONY: help setup demo test check format bench miniature seeds clean \
 	setup-slurm slurm-up slurm-down slurm-study chaos
 
@@ -74,7 +77,9 @@ slurm-study: $(STAMP)  ## run the miniature of the whole study on such a cluster
 	@set -e; export SCALESWEEP_CLUSTER_DIR=$$(mktemp -d); trap '$(CLUSTER) wipe' EXIT; \
 	$(CLUSTER) up --with-pid $$$$; eval "$$($(CLUSTER) env)"; \
 	$(BIN)/python -m scalesweep -m +sweep=quickstart cluster=slurm_local "store=$(STORE)-slurm"; \
-	$(BIN)/python -m scalesweep watch quickstart --store "$(STORE)-slurm"
+	$(BIN)/python -m scalesweep watch quickstart --store "$(STORE)-slurm"; \
+	$(BIN)/python -m scalesweep -m $(TWO_NODES) cluster=slurm_local "store=$(STORE)-slurm"; \
+	$(BIN)/python -m scalesweep watch two_nodes --store "$(STORE)-slurm"
 
 chaos: $(STAMP)  ## hit studies on such a cluster with faults at random moments (SEEDS=1,2,3 FAULTS=30 REAL=)
 	$(BIN)/python -m tests.slurm.chaos --seeds $(SEEDS) --faults $(FAULTS) $(if $(REAL),--real)
