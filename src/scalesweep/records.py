@@ -137,6 +137,8 @@ class Execution:
     gradient_checkpointing: bool = False
     checkpoint_every_steps: int = 50
     threads_per_rank: int = 1
+    needs_gpu: bool = False
+    """Its ranks must not fall back to the CPU where no GPU is seen."""
     cpus_per_rank: int = 1
     """Cores that a job asks for each rank."""
     held_devices: int | None = None

@@ -183,7 +183,7 @@ def _element(state: dict[str, Any], *, name: str, array: int, index: int) -> dic
         "index": index,
         "job": job,
         "name": name,
-        "user": "me",
+        "user": os.environ.get("LOGNAME") or os.environ.get("USER") or _account(),
         "state": "PENDING",
         "reason": "Priority",
         "restarts": 0,
@@ -191,6 +191,12 @@ def _element(state: dict[str, Any], *, name: str, array: int, index: int) -> dic
         "waits_for": [],
         "comment": "",
     }
+
+
+def _account() -> str:
+    import pwd
+
+    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def _name(element: dict[str, Any]) -> str:

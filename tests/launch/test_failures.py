@@ -293,7 +293,7 @@ def test_coming_further_begins_the_count_anew() -> None:
 
 
 def test_what_comes_from_outside_is_as_often_as_the_cluster_likes() -> None:
-    outside = (Failure.preempted, Failure.controller, Failure.cancelled, None)
+    outside = (Failure.preempted, Failure.cancelled, None)
 
     assert counted_tries(tries(*((failure, 0) for failure in outside))) == 0
 
@@ -308,3 +308,24 @@ def test_memory_of_the_gpu_outside_of_torchs_allocator() -> None:
     said = {"type": "AcceleratorError", "message": "AcceleratorError: CUDA error: out of memory"}
 
     assert classify(Evidence(errors=[said], exit_code=1)) is Failure.gpu_oom
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "log", "failure"),
+    [
+        (["RuntimeError: no GPU device on n3, though the job asked one"], 1, "",
+         Failure.node_failure),
+        (["AcceleratorError: CUDA error: uncorrectable ECC error encountered"], 1, "",
+         Failure.node_failure),
+        ([], 134, "[rank3] Watchdog caught collective operation timeout: NCCL", Failure.rendezvous),
+        ([], 134, "free(): invalid pointer", Failure.unknown),
+        ([], 1, "torch.OutOfMemoryError: CUDA out of memory.", Failure.gpu_oom),
+    ],
+    ids=["no GPU", "ECC", "NCCL watchdog", "abort", "log only"],
+)  # fmt: skip
+def test_what_ranks_print_before_they_die_counts(
+    errors: list[str], code: int, log: str, failure: Failure
+) -> None:
+    said = [{"type": e.partition(":")[0], "message": e, "expected": False} for e in errors]
+
+    assert classify(Evidence(errors=said, exit_code=code, log=log)) is failure

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from scalesweep.launch import slurm
-from scalesweep.launch.slurm import Queued, Site, SlurmError, parse_squeue, persistently
+from scalesweep.launch.slurm import (
+    Queued,
+    Site,
+    SlurmAway,
+    SlurmError,
+    parse_squeue,
+    persistently,
+)
 from tests.fakes.slurm import AWAY, FakeSlurm
 
 
@@ -126,13 +133,18 @@ def test_what_is_over_is_not_in_the_queue(fake: FakeSlurm) -> None:
 def test_the_cluster_says_its_name_and_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = FakeSlurm(tmp_path / "other", cluster="big", MaxArraySize="10001", KillWait="5 sec")
+    limits = {"MaxArraySize": "10001", "SchedulerParameters": "bf_continue,max_array_tasks=300"}
+    other = FakeSlurm(tmp_path / "other", cluster="big", KillWait="5 sec", **limits)
 
-    assert slurm.site() == Site(name="lab", max_array_size=1001, kill_wait_s=30)
+    assert slurm.site() == Site(
+        name="lab", max_array_size=1001, kill_wait_s=30, max_array_tasks=1001
+    )
     monkeypatch.setenv("PATH", other.path)
     assert slurm.site().name == "lab"  # asked once
     slurm.site.cache_clear()
-    assert slurm.site() == Site(name="big", max_array_size=10001, kill_wait_s=5)
+    assert slurm.site() == Site(
+        name="big", max_array_size=10001, kill_wait_s=5, max_array_tasks=300
+    )
 
 
 def test_a_cluster_that_did_not_answer_is_asked_again(fake: FakeSlurm) -> None:
@@ -239,13 +251,26 @@ def test_asking_ends_with_the_last_error() -> None:
 
     def action() -> None:
         asked.append(time.monotonic())
-        raise SlurmError(f"no answer {len(asked)}")
+        raise SlurmAway(f"no answer {len(asked)}")
 
-    with pytest.raises(SlurmError) as raised:
+    with pytest.raises(SlurmAway) as raised:
         persistently(action, for_s=0.05, every_s=0.01)
 
     assert len(asked) > 1
     assert str(raised.value) == f"no answer {len(asked)}"
+
+
+def test_a_refusal_is_not_asked_for_again() -> None:
+    asked = []
+
+    def action() -> None:
+        asked.append(1)
+        raise SlurmError("scontrol: Requested operation is presently disabled")
+
+    with pytest.raises(SlurmError, match="disabled"):
+        persistently(action, for_s=60)
+
+    assert len(asked) == 1
 
 
 def test_an_error_that_is_not_slurms_is_not_tried_again() -> None:

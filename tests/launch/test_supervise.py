@@ -21,6 +21,7 @@ from scalesweep.errors import StoreError
 from scalesweep.launch import leases, supervise
 from scalesweep.launch.failures import Failure
 from scalesweep.launch.jobs import job_dir
+from scalesweep.launch.publish import publish
 from scalesweep.launch.supervise import (
     CAUSES,
     ENDED,
@@ -366,20 +367,29 @@ def test_a_disk_that_stays_full_is_waited_for_no_longer_than_is_allowed(
 # ---------------------------------------------------------------------- others at the stage
 
 
-def test_an_attempt_that_was_overtaken_ends_and_publishes_nothing(
-    store: Store, fake: FakeSlurm
+def test_an_attempt_that_was_overtaken_publishes_nothing_and_waits_for_the_other(
+    store: Store, fake: FakeSlurm, capfd: pytest.CaptureFixture[str]
 ) -> None:
     found = begun(store, fake, WAIT)
+    other = fake.add("other-job", state="RUNNING")
+    far = leases.Owner(host="n7", boot_id="x", pid=1, process_start=1, slurm=run_of(fake, other))
 
     def overtake() -> None:
         wait_for(lambda: journal(store))
-        assert leases.claim(store.stage(WAIT.ref), WAIT.execution, after=1) is not None
+        second = leases.claim(store.stage(WAIT.ref), WAIT.execution, after=1)
+        assert second is not None
+        write_json(second.lease, far.to_json())
         (store.root / "gate").touch()
+        wait_for(lambda: "begun elsewhere" in capfd.readouterr().out)
+        (second.output / "text").write_text("by the other")
+        publish(store.stage(WAIT.ref), second, inputs={})
 
     with meanwhile(overtake):
-        assert found.run() == EXIT_GAVE_UP
+        assert found.run() == EXIT_OK
 
-    assert store.stage(WAIT.ref).done() is None
+    done = store.stage(WAIT.ref).done()
+    assert done is not None
+    assert done.attempt == 2
     assert len(store.stage(WAIT.ref).attempts()) == 2
 
 
@@ -572,6 +582,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(supervise, "time", made)
+    monkeypatch.setattr(supervise, "LOOK_S", 2.0)
     return made
 
 
@@ -579,10 +590,8 @@ def test_ranks_are_given_time_until_their_first_sign(attempt: AttemptDir, clock:
     pulse = Pulse(attempt, limit_s=60)
     pulse.is_gone()
 
-    clock.now += supervise.START_LIMIT_S - 1
-    assert not pulse.is_gone()
-    clock.now += 2
-    assert pulse.is_gone()
+    assert looks(pulse, clock, supervise.START_LIMIT_S - 4) == [False]
+    assert True in looks(pulse, clock, 8)
 
 
 def test_ranks_are_missed_when_their_files_stay_as_they_are(
@@ -593,11 +602,33 @@ def test_ranks_are_missed_when_their_files_stay_as_they_are(
     attempt.metrics.write_text("{}\n")
 
     assert not pulse.is_gone()
-    clock.now += 59
-    assert not pulse.is_gone()
-    clock.now += 2
-    assert pulse.is_gone()
+    assert looks(pulse, clock, 58) == [False]
+    assert True in looks(pulse, clock, 4)
     assert not pulse.is_gone()  # and is waited for anew
+
+
+def test_a_supervisor_that_stood_still_itself_misses_nobody(
+    attempt: AttemptDir, clock: Clock
+) -> None:
+    """Its own look at a file system that does not answer takes minutes; that is one look."""
+    pulse = Pulse(attempt, limit_s=60)
+    attempt.log.touch()
+    pulse.is_gone()
+
+    clock.now += 600
+
+    assert not pulse.is_gone()
+
+
+def looks(pulse: Pulse, clock: Clock, seconds: float) -> list[bool]:
+    """What a look every two seconds says, without repetitions."""
+    said: list[bool] = []
+    for _ in range(int(seconds / 2)):
+        clock.now += 2
+        gone = pulse.is_gone()
+        if said[-1:] != [gone]:
+            said.append(gone)
+    return said
 
 
 def test_any_change_is_a_sign_of_life(attempt: AttemptDir, clock: Clock) -> None:

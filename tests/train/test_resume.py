@@ -85,14 +85,16 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_with_a_checkpoint(
     stage = lab.stage(tmp_path / "stopped", Method.lora, num_ranks=2)
 
     stopped = stage.attempt(asked_to_stop=3, ranks=[1])
+    saved = read_json(stopped.attempt.checkpoints / "step-00000003" / "complete.json")
     resumed = stage.attempt()
 
     assert stopped.codes == [EXIT_INTERRUPTED, EXIT_INTERRUPTED]
     assert stopped.log.count("stopped after step 3 of 8") == 2
-    saved = stopped.attempt.checkpoints / "step-00000003"
-    assert read_json(saved / "complete.json")["state"]["step"] == 3
+    assert saved["state"]["step"] == 3
     assert list(resumed.losses) == [4, 5, 6, 7, 8]
     assert resumed.hashes == whole.hashes
+    # The second attempt has two checkpoints of its own by then.
+    assert not list(stopped.attempt.checkpoints.glob("step-*"))
 
 
 def test_a_checkpoint_of_another_layout_is_refused(lab: Lab, tmp_path: Path) -> None:

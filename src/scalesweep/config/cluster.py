@@ -186,7 +186,8 @@ class ClusterConfig:
                 )
         for kind, stage in (self.stages or {}).items():
             one_of("cluster.stages", kind, KINDS)
-            at_least(0, value=(f"cluster.stages.{kind}.devices", stage.devices))
+            least = 0 if kind in ("data", "judge") else 1
+            at_least(least, value=(f"cluster.stages.{kind}.devices", stage.devices))
             for name in ("cpus", "timeout_min"):
                 at_least(1, value=(f"cluster.stages.{kind}.{name}", getattr(stage, name)))
             not_negative(f"cluster.stages.{kind}.memory_gb", stage.memory_gb)

@@ -9,7 +9,7 @@ import time
 
 from scalesweep.errors import StoreError
 from scalesweep.launch import leases, slurm
-from scalesweep.launch.jobs import job_dir, this_user
+from scalesweep.launch.jobs import job_dir, job_dirs, this_user
 from scalesweep.launch.local import GRACE_S, commands_folder
 from scalesweep.launch.queue import look
 from scalesweep.plan.graph import Plan
@@ -26,28 +26,27 @@ def cancel_jobs(store: Store, study: str) -> list[str]:
     Raises:
         SlurmError: Slurm does not answer; jobs that run end at their next look all the same.
     """
-    try:
-        plan = Plan.from_json(read_json(store.study(study) / "plan.json"))
-    except FileNotFoundError:  # nothing was planned under this name, so nothing was submitted
+    folders = {
+        folder.path.name: folder.submission()
+        for folder in job_dirs(store)
+        if (folder.path / "submission.json").exists()
+    }
+    names = [name for name, submission in folders.items() if submission.study == study]
+    if not names:
         return []
-    view = look(plan, store)
-    if view.problem:
-        raise slurm.SlurmError(view.problem)
     mine = {
-        ref: place
-        for ref, place in view.places.items()
-        if place.row is not None
-        and place.submission is not None
-        and place.submission.study == study
+        folders[row.name].elements[row.array_index]: row
+        for rows in slurm.queued(names).values()
+        for row in rows
+        if row.array_index in folders[row.name].elements
     }
     if not mine:
         return []
     needed = _needed_by_others(store, study, set(mine))
-    ours = {ref: place for ref, place in mine.items() if ref not in needed}
-    rows = [place.row for place in ours.values() if place.row is not None]
-    for place in ours.values():
+    rows = [row for ref, row in mine.items() if ref not in needed]
+    for row in rows:
         with contextlib.suppress(OSError):
-            marker = job_dir(store, place.job.submission).cancelled(place.job.index)
+            marker = job_dir(store, row.name).cancelled(row.array_index)
             write_json(marker, {"schema": SCHEMA, "by": this_user()})
     slurm.cancel([row.element for row in rows if row.state == "PENDING"])
     running = [row for row in rows if row.state != "PENDING"]

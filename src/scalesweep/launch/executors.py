@@ -171,7 +171,8 @@ def sbatch(folder: Path, text: str, *, env: Mapping[str, str]) -> int:
     script = folder / BATCH_SCRIPT
     write_atomic(script, text)
     command = _Supervised(folder)._make_submission_command(script)
-    said = asked(command, env=env, timeout_s=SBATCH_TIMEOUT_S)
+    # It must not go on trying alone when we are killed: the next command would not know of it.
+    said = asked(command, env=env, timeout_s=SBATCH_TIMEOUT_S, dies_with_us=True)
     found = re.search(r"job (\d+)", said)
     if found is None:
         raise SlurmError(f"sbatch: cannot find a job id in its answer {said.strip()!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -67,6 +68,7 @@ COUNTED = (
     Failure.node_failure,
     Failure.time_limit,
     Failure.storage,
+    Failure.controller,
     Failure.killed,
     Failure.unknown,
 )
@@ -76,15 +78,24 @@ Of the others some are not tried again, gpu_oom is bounded by the divisors of th
 the rest comes from outside, as often as the cluster likes.
 """
 
-STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+# The second row: what clients of Lustre, BeeGFS and soft NFS mounts get while a server is away.
+STORAGE_ERRNOS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE),
+    *(errno.ESHUTDOWN, errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN, errno.ENOLINK),
+)
 STORAGE = re.compile(
     r"No space left on device|Disk quota exceeded|Read-only file system|Stale file handle|"
+    r"Cannot send after transport endpoint shutdown|Remote I/O error|"
     r"PytorchStreamWriter failed|unexpected pos \d+ vs|file write failed",
     re.IGNORECASE,
 )
 GPU_OOM = re.compile(
     r"CUDA (error: )?out of memory|Cuda failure.*out of memory|OutOfMemoryError|"
     r"CUBLAS_STATUS_ALLOC_FAILED"
+)
+GPU_FAULT = re.compile(
+    r"uncorrectable ECC|fallen off the bus|no CUDA-capable device|unspecified launch failure|"
+    r"no GPU device|hardware error|NVLink error|\bXid\b"
 )
 HOST_OOM = re.compile(
     r"oom-kill|oom_kill|Out Of Memory|MemoryError|Cannot allocate memory|"
@@ -98,7 +109,7 @@ RENDEZVOUS = re.compile(
 NODE = re.compile(
     r"Node failure|NODE FAIL|Communication connection failure|Socket timed out|"
     r"Zero Bytes were transmitted|node .* not responding|DUE TO NODE|step launch failed|"
-    r"Unable to create step",
+    r"Unable to create step|Invalid job id",
     re.IGNORECASE,
 )
 CONTROLLER = re.compile(
@@ -121,6 +132,8 @@ class Evidence:
     """Of srun: the highest of its tasks'; 128 + n where a signal n killed one; or -n."""
     said: str = ""
     """The last that srun and Slurm printed about it."""
+    log: str = ""
+    """The last that ranks printed themselves."""
     asked: Failure | None = None
     """The supervisor itself asked the ranks to stop, for this reason."""
     storage_works: bool = True
@@ -158,15 +171,20 @@ def classify(evidence: Evidence) -> Failure:
         (GPU_OOM, Failure.gpu_oom),
         (HOST_OOM, Failure.host_oom),
     ):
-        if any(pattern.search(text) for text in texts) or pattern.search(evidence.said):
+        if any(pattern.search(text) for text in (*texts, evidence.said, evidence.log)):
             return failure
-    if not texts and CONTROLLER.search(evidence.said):
+    if any(GPU_FAULT.search(text) for text in (*texts, evidence.log)):
+        return Failure.node_failure  # another node may do
+    if not texts and CONTROLLER.search(evidence.said) and not NODE.search(evidence.said):
         return Failure.controller
     if NODE.search(evidence.said):
         return Failure.node_failure
     if not evidence.storage_works:
         return Failure.storage
     killed = _signal_of(evidence.exit_code) is not None
+    if not texts and _signal_of(evidence.exit_code) == signal.SIGABRT:
+        # NCCL's watchdog ends a process by itself, and says so in its log only.
+        return Failure.rendezvous if RENDEZVOUS.search(evidence.log) else Failure.unknown
     others = [text for text in texts if not RENDEZVOUS.search(text)]
     if killed and not others:
         return Failure.killed

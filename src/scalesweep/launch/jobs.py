@@ -4,6 +4,7 @@
         submission.json             who, when, and which stage each array index runs
         job.sh  *_log.out           the batch script, and what supervisors print
         job.json                    the job id, once sbatch has answered
+        refused                     sbatch said no
         cancelled-3                 somebody asked to stop element 3: it is not requeued any more
     <store>/stages/<kind>/<key>/jobs/0001.json      which submission is to run the stage, and how
 
@@ -118,6 +119,11 @@ class JobDir:
         return self.path / f"cancelled-{index}"
 
     @property
+    def refused(self) -> Path:
+        """There when sbatch said no: there is no job of it, and will be none."""
+        return self.path / "refused"
+
+    @property
     def job_file(self) -> Path:
         return self.path / "job.json"
 
@@ -144,6 +150,14 @@ class JobDir:
 
 def job_dir(store: Store, name: str) -> JobDir:
     return JobDir(store.root / "jobs" / name)
+
+
+def job_dirs(store: Store) -> list[JobDir]:
+    """Folders of all submissions of a store, of all studies."""
+    try:
+        return [JobDir(path) for path in sorted((store.root / "jobs").iterdir()) if path.is_dir()]
+    except ABSENT:
+        return []
 
 
 def new_name(study: str, kind: str) -> str:

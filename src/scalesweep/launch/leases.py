@@ -88,7 +88,25 @@ def is_alive(owner: Owner) -> bool | None:
         return None
     if owner.boot_id != _boot_id():
         return False
-    return process_start(owner.pid) == owner.process_start
+    return _process_lives(owner)
+
+
+def _process_lives(owner: Owner) -> bool | None:
+    """Whether the very process runs on this machine; None where /proc hides other users'."""
+    start = process_start(owner.pid)
+    if start is None:
+        return None if _is_hidden(owner.pid) else False
+    return start == owner.process_start
+
+
+def _is_hidden(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return False
 
 
 def _job_is_alive(owner: Owner, run: SlurmRun) -> bool | None:
@@ -101,7 +119,9 @@ def _job_is_alive(owner: Owner, run: SlurmRun) -> bool | None:
     if own is not None and own.job_id == run.job_id and own.cluster == run.cluster:
         return own.restarts == run.restarts and process_start(owner.pid) == owner.process_start
     if owner.host == socket.gethostname() and owner.boot_id == _boot_id():
-        return process_start(owner.pid) == owner.process_start
+        lives = _process_lives(owner)
+        if lives is not None:
+            return lives
     try:
         if slurm.site().name != run.cluster:
             return None

@@ -65,7 +65,7 @@ def error_file(attempt: AttemptDir, rank: int) -> Path:
 
 
 def done_file(attempt: AttemptDir, rank: int) -> Path:
-    """There when a rank came to its end: srun may say 0 of a step whose ranks were killed."""
+    """There when a rank that srun started is done: it may say 0 of ranks that were killed."""
     return attempt.path / f"done-{rank:03d}"
 
 
@@ -104,6 +104,11 @@ def serve(task: RankTask, *, stopped_by: Sequence[signal.Signals]) -> None:
     try:
         execution = attempt.execution()
         assert execution is not None, "an attempt is claimed with its execution.json"
+        if execution.needs_gpu and not list(Path("/dev").glob("nvidia[0-9]*")):
+            # Going on with the CPU would cost the GPU's price until the time limit.
+            raise RuntimeError(
+                f"no GPU device on {os.uname().nodename}, though the job asked for it"
+            )
         spec = stage.spec()
         module = importlib.import_module(task.runner or RUNNERS[spec.kind])
         module.run(
@@ -120,7 +125,8 @@ def serve(task: RankTask, *, stopped_by: Sequence[signal.Signals]) -> None:
                 stop_requested=stop,
             )
         )
-        done_file(attempt, task.rank).touch()
+        if task.rendezvous is not None:
+            done_file(attempt, task.rank).touch()
         status = EXIT_DONE
     except Interrupted as error:
         _say(str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from scalesweep.errors import ScaleSweepError
+from scalesweep.launch.rank import die_with_parent
 
 TIMEOUT_S = 60
 MOST_NAMES = 200
@@ -23,6 +25,17 @@ T = TypeVar("T")
 
 class SlurmError(ScaleSweepError):
     """Slurm does not answer, or refuses. Nothing is known about jobs: that is not "dead"."""
+
+
+class SlurmAway(SlurmError):
+    """The controller did not answer: it may later. What it was asked may have been done."""
+
+
+AWAY = re.compile(
+    r"Unable to contact|timed out|connect failure|Connection refused|Zero Bytes|"
+    r"Communication connection failure|temporarily unavailable",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +120,8 @@ class Site:
     max_array_size: int
     """One more than the highest index."""
     kill_wait_s: int
+    max_array_tasks: int
+    """Most elements of one array."""
 
 
 @functools.cache
@@ -121,9 +136,12 @@ def site() -> Site:
         key, equals, value = line.partition("=")
         if equals:
             values[key.strip()] = value.strip()
+    max_array_size = int(values.get("MaxArraySize", "1001"))
+    tasks = re.search(r"max_array_tasks=(\d+)", values.get("SchedulerParameters", ""))
     return Site(
         name=values.get("ClusterName", "cluster"),
-        max_array_size=int(values.get("MaxArraySize", "1001")),
+        max_array_size=max_array_size,
+        max_array_tasks=min(max_array_size, int(tasks.group(1)) if tasks else max_array_size),
         kill_wait_s=int(values.get("KillWait", "30 sec").split()[0]),
     )
 
@@ -133,11 +151,13 @@ def asked(
     *,
     env: Mapping[str, str] | None = None,
     timeout_s: float = TIMEOUT_S,
+    dies_with_us: bool = False,
 ) -> str:
     """Standard output of one of Slurm's commands.
 
     Raises:
-        SlurmError: it is not installed, does not end in time, or ends with an error.
+        SlurmAway: it does not end in time, or does not reach the controller.
+        SlurmError: it is not installed, or ends with another error.
     """
     try:
         ended = subprocess.run(
@@ -147,14 +167,16 @@ def asked(
             check=False,
             timeout=timeout_s,
             env=None if env is None else dict(env),
+            preexec_fn=die_with_parent if dies_with_us else None,
         )
     except FileNotFoundError as error:
         raise SlurmError(f"{words[0]}: not installed here; type this on a login node") from error
     except subprocess.TimeoutExpired as error:
-        raise SlurmError(f"{words[0]}: no answer from Slurm in {timeout_s:.0f} s") from error
+        raise SlurmAway(f"{words[0]}: no answer from Slurm in {timeout_s:.0f} s") from error
     if ended.returncode:
         said = " ".join((ended.stderr or ended.stdout).split())
-        raise SlurmError(f"{words[0]}: {said or f'ended with status {ended.returncode}'}")
+        kind = SlurmAway if AWAY.search(said) else SlurmError
+        raise kind(f"{words[0]}: {said or f'ended with status {ended.returncode}'}")
     return ended.stdout
 
 
@@ -162,13 +184,14 @@ def persistently(action: Callable[[], T], *, for_s: float, every_s: float = RETR
     """Do something again until Slurm answers: its controller may be away for a while.
 
     Raises:
-        SlurmError: it did not in for_s seconds.
+        SlurmAway: it did not in for_s seconds.
+        SlurmError: it refuses, which waiting would not change.
     """
     end = time.monotonic() + for_s
     while True:
         try:
             return action()
-        except SlurmError:
+        except SlurmAway:
             if time.monotonic() >= end:
                 raise
             time.sleep(every_s)

@@ -47,7 +47,7 @@ def read_task(path: Path, environment: Mapping[str, str]) -> rank.RankTask:
         attempt=data["attempt"],
         inputs={role: Path(folder) for role, folder in data["inputs"].items()},
         rank=int(environment.get("SLURM_PROCID", 0)),
-        local_rank=int(environment.get("SLURM_LOCALID", 0)),
+        local_rank=local_device(environment),
         world_size=data["world_size"],
         port=0,
         started_at=started_at,
@@ -56,6 +56,16 @@ def read_task(path: Path, environment: Mapping[str, str]) -> rank.RankTask:
         runner=data["runner"],
         rendezvous=path.with_name("rendezvous.json"),
     )
+
+
+def local_device(environment: Mapping[str, str]) -> int:
+    """Which of the devices that it sees a rank takes.
+
+    Some sites let every task see its own alone, which is number 0 for each of them.
+    """
+    local_rank = int(environment.get("SLURM_LOCALID", 0))
+    seen = [d for d in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if d]
+    return local_rank % len(seen) if seen else local_rank
 
 
 def main(arguments: list[str]) -> None:

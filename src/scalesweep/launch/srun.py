@@ -26,6 +26,7 @@ def srun_command(task_file: Path, execution: Execution) -> list[str]:
         "--kill-on-bad-exit=1",
         "--unbuffered",
         "--mpi=none",
+        "--wait=0",  # a rank that ends early does not end the others, whatever the site's default
         f"--immediate={STEP_WITHIN_S}",
         f"--nodes={execution.num_nodes}",
         f"--ntasks={execution.world_size}",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +42,7 @@ from scalesweep.launch.jobs import (
 )
 from scalesweep.launch.preamble import preamble_path
 from scalesweep.launch.publish import prepare, verdict
-from scalesweep.launch.slurm import SlurmError
+from scalesweep.launch.slurm import SlurmAway, SlurmError
 from scalesweep.launch.snapshot import snapshot
 from scalesweep.plan.graph import Plan, PlannedStage
 from scalesweep.records import Execution, StageKind, StageRef
@@ -51,14 +50,10 @@ from scalesweep.rundir import Store, fsync_directory
 
 CONTROLLER_WAIT_S = 120.0
 """How long a command goes on asking a controller that is away."""
-SUBMITTER_WAIT_S = 90.0
+SUBMITTER_WAIT_S = 300.0
 """How long a job of another living submitter is waited for that has no id yet."""
 KNOWN_FOR_S = 60.0
 """How long after our look Slurm still knows the jobs we saw (MinJobAge is 300 s by default)."""
-CONTACT = re.compile(
-    r"Unable to contact|no answer|timed out|connect failure|Connection refused|Zero Bytes", re.I
-)
-"""sbatch did not reach the controller, or did not hear its answer."""
 APPEARS_WITHIN_S = 15.0
 """How long after a failed sbatch its job may still turn up in the queue."""
 CLAIMING_THREADS = 16
@@ -134,7 +129,8 @@ class Submitter:
         looked = time.monotonic()
         todo = [s for s in self.plan.stages if found[s.ref].state == "missing"]
         arrays = grouped_into_arrays(
-            [self._to_submit(stage, found) for stage in todo], max_array_size=site.max_array_size
+            [self._to_submit(stage, found) for stage in todo],
+            max_array_size=site.max_array_tasks,
         )
         code = snapshot(self.store) if arrays else Path()
         job_ids: dict[int, int] = {}
@@ -241,6 +237,8 @@ class Submitter:
 
     def _is_submitting(self, job: StageJob) -> bool:
         owner = job.submitter
+        if job_dir(self.store, job.submission).refused.exists():
+            return False
         return owner != leases.this_process() and leases.is_alive(owner) is not False
 
     def _awaited(self, jobs: Sequence[StageJob], names: set[str]) -> dict[str, list[slurm.Queued]]:
@@ -251,13 +249,16 @@ class Submitter:
         of_name = {job.submission: job for job in jobs if job.submission in names}
         end = time.monotonic() + SUBMITTER_WAIT_S
         found: dict[str, list[slurm.Queued]] = {}
-        grace = 1
+        grace, told = 1, False
         while open_names := names - found.keys():
             settled = not any(
                 self._is_submitting(of_name[name])
                 and not job_dir(self.store, name).job_file.exists()
                 for name in open_names
             )
+            if not settled and not told:
+                told = True
+                self.say("another command is submitting stages of this study; waiting for it")
             time.sleep(0.5)
             found.update(slurm.queued(open_names))
             if time.monotonic() >= end or (settled and grace == 0):
@@ -282,6 +283,8 @@ class Submitter:
             if this.state != "queued" or this.row is None or this.row.state != "PENDING":
                 continue
             parents = [found[ref] for ref in stage.spec.inputs.values()]
+            if this.row.user != this_user():
+                continue  # theirs to type again
             if this.row.never_runs or any(parent.state == "missing" for parent in parents):
                 doomed.append(this.row.element)
                 found[stage.ref] = Found(state="missing", after=this.after)
@@ -416,15 +419,21 @@ class Submitter:
             try:
                 return sbatch(folder.path, text, env=env)
             except SlurmError as error:
-                # ... ("Unable to contact" may come after the controller has taken the job).
-                if not CONTACT.search(str(error)) or time.monotonic() >= end:
+                if not isinstance(error, SlurmAway):
+                    folder.refused.touch()
+                    raise
+                if time.monotonic() >= end:
                     raise
                 self.say(f"{error}; trying again")
-                if (job_id := self._appeared(submission.name, end)) is not None:
+                if (job_id := self._appeared(submission.name, end, error)) is not None:
                     return job_id
 
-    def _appeared(self, name: str, end: float) -> int | None:
-        """The job of a failed sbatch, if it got into the queue; waits for the controller."""
+    def _appeared(self, name: str, end: float, error: SlurmError) -> int | None:
+        """The job of a failed sbatch, if it got into the queue; waits for the controller.
+
+        Raises:
+            SlurmAway: the queue was never seen, so that asking sbatch again might submit twice.
+        """
         until = time.monotonic() + APPEARS_WITHIN_S
         while True:
             with contextlib.suppress(SlurmError):
@@ -434,7 +443,7 @@ class Submitter:
                 if time.monotonic() >= until:
                     return None
             if time.monotonic() >= end:
-                return None
+                raise error
             time.sleep(1.0)
 
 
@@ -448,7 +457,7 @@ def job_shape(cluster: ClusterConfig, kind: StageKind, execution: Execution) -> 
     tasks = execution.devices_per_node
     devices = tasks if execution.held_devices is None else own.devices or 0
     if cluster.exclusive:
-        devices = execution.node_devices
+        devices = execution.node_devices if execution.held_devices else 0
     timeout_min = own.timeout_min or cluster.timeout_min or 60
     lead = _or(cluster.signal_lead_s, 300)
     return JobShape(
@@ -464,7 +473,7 @@ def job_shape(cluster: ClusterConfig, kind: StageKind, execution: Execution) -> 
         account=own.account or cluster.account,
         qos=own.qos or cluster.qos,
         constraint=own.constraint or cluster.constraint,
-        exclusive=bool(cluster.exclusive),
+        exclusive=bool(cluster.exclusive) and devices > 0,
         array_parallelism=cluster.array_parallelism or 256,
         options=tuple(cluster.sbatch or ()),
     )

@@ -62,6 +62,7 @@ STORAGE_POLL_S = 5.0
 CONTROLLER_WAIT_S = 1800.0
 """How long a controller may be away when a job must be requeued."""
 KILLED_AFTER_REQUEUE_S = 180.0
+LOG_TAIL_BYTES = 8192
 LAST_WORDS_S = 1.5
 """After TERM: for ranks to end at a checkpoint, before the attempt is closed in any case."""
 KILLED_CODE = 128 + signal.SIGKILL
@@ -105,18 +106,22 @@ class Pulse:
     def __init__(self, attempt: AttemptDir, *, limit_s: float) -> None:
         self._attempt, self._limit_s = attempt, limit_s
         self._seen: object = None
-        self._since = time.monotonic()
+        self._looked = time.monotonic()
+        self._quiet_s = 0.0
 
     def is_gone(self) -> bool:
         """True when nothing was written for longer than is allowed; then it begins to wait anew."""
-        now = self._marks()
-        if now != self._seen:
-            self._seen, self._since = now, time.monotonic()
+        marks, now = self._marks(), time.monotonic()
+        # A look that took long (a file system that stood still) counts as one look.
+        self._quiet_s += min(now - self._looked, 2 * LOOK_S)
+        self._looked = now
+        if marks != self._seen:
+            self._seen, self._quiet_s = marks, 0.0
         begun = self._attempt.log.exists()  # the first thing that ranks make
         limit = self._limit_s if begun else max(START_LIMIT_S, self._limit_s)
-        if time.monotonic() - self._since <= limit:
+        if self._quiet_s <= limit:
             return False
-        self._since = time.monotonic()
+        self._quiet_s = 0.0
         return True
 
     def _marks(self) -> object:
@@ -166,6 +171,9 @@ class Supervisor:
         if self._is_cancelled():
             say("cancelled")
             return EXIT_GAVE_UP
+        if self._is_an_orphan():
+            say("Slurm runs this job again already; this run ends")
+            return EXIT_GAVE_UP
         newest = leases.newest_number(self.stage)
         holder = leases.holder(self.stage)
         parents = self._parents()
@@ -199,13 +207,30 @@ class Supervisor:
             return self._requeue()
         if time.monotonic() - self._waiting_since > HELD_LIMIT_S:
             say(
-                f"gives up after {HELD_LIMIT_S / 60:.0f} min; if that process is dead, delete "
-                f"{self.stage.attempts()[-1].lease} and type the study's line again"
+                f"held nodes for {HELD_LIMIT_S / 60:.0f} min; if that process is dead, delete "
+                f"{self.stage.attempts()[-1].lease}"
             )
-            return EXIT_GAVE_UP
+            return self._requeue()
         say(f"{self.spec.label}: process {holder.pid} on {holder.host} is at it; waiting")
         self._sleep(HELD_POLL_S)
         return None
+
+    def _overtaken(self) -> int | None:
+        """A later attempt has begun: it may be done before what waits for this job must know."""
+        say("a later attempt has begun elsewhere")
+        self._waiting_since = time.monotonic()
+        return None
+
+    def _is_an_orphan(self) -> bool:
+        """Slurm runs this job again already: it lost sight of this run, which must do nothing."""
+        attempts = self.stage.attempts()
+        owner = leases.read_owner(attempts[-1].lease) if attempts else None
+        run = owner.slurm if owner is not None else None
+        return (
+            run is not None
+            and (run.cluster, run.job_id) == (self.run_of_job.cluster, self.run_of_job.job_id)
+            and run.restarts > self.run_of_job.restarts
+        )
 
     def _attempt(self, attempt: AttemptDir, parents: Mapping[str, Done]) -> int | None:
         execution = attempt.execution()
@@ -233,8 +258,7 @@ class Supervisor:
             return self._failed(attempt, Failure.settings, f"srun is not on PATH here ({error})")
         asked = self._watch(step, attempt)
         if attempt.following().path.exists():
-            say("a later attempt has begun elsewhere; this one ends")
-            return EXIT_GAVE_UP
+            return self._overtaken()
         return self._judge(attempt, step, parents, asked=asked)
 
     def _watch(self, step: Step, attempt: AttemptDir) -> Failure | None:
@@ -287,7 +311,7 @@ class Supervisor:
         ):
             return self._publish(attempt, parents)
         if code == EXIT_OVERTAKEN:
-            return EXIT_GAVE_UP
+            return self._overtaken()
         if self.signals.ending:
             return self._ended_by_slurm(attempt)
         errors = rank_errors(attempt, execution.world_size)
@@ -299,6 +323,7 @@ class Supervisor:
                 errors=errors,
                 exit_code=code or KILLED_CODE,
                 said=step.said,
+                log=_tail(attempt.log),
                 asked=asked,
                 storage_works=self._storage_works(),
             )
@@ -331,7 +356,10 @@ class Supervisor:
         if remedy is Remedy.elsewhere:
             return self._requeue()
         if failure is Failure.controller:
-            self._sleep(STORAGE_POLL_S)
+            with contextlib.suppress(slurm.SlurmError):
+                slurm.persistently(
+                    lambda: slurm.job_state(self.run_of_job.element), for_s=CONTROLLER_WAIT_S
+                )
         return None
 
     def _failed(self, attempt: AttemptDir, failure: Failure, cause: str) -> int:
@@ -353,7 +381,7 @@ class Supervisor:
             self._stored(lambda: publish(self.stage, attempt, inputs=digests))
         except StageError as error:
             if attempt.following().path.exists():
-                return EXIT_GAVE_UP
+                return self._overtaken()
             return self._failed(attempt, Failure.unknown, str(error))
         self._close(attempt, Outcome.done, "", None)
         say(f"{self.spec.label}: done")
@@ -551,6 +579,14 @@ def _cause(errors: list[dict[str, str]], step: Step) -> str:
         return f"a rank was killed by {killed}"
     last = step.said.strip().splitlines()[-1:] or ["it said nothing"]
     return f"srun ended with status {code}: {last[0]}"
+
+
+def _tail(log: Path) -> str:
+    """The end of what ranks printed: C++ says there why it aborts."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - LOG_TAIL_BYTES))
+        return file.read().decode("utf-8", errors="replace")
+    return ""
 
 
 def _usage_of(attempt: AttemptDir) -> Usage | None:

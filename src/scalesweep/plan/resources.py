@@ -48,7 +48,9 @@ def stage_execution(
         micro, zero = recipe.micro_batch_size, recipe.zero_stage
         recompute = config.zero.gradient_checkpointing and method != "tower"
     elif kind is StageKind.generate:
-        devices, micro = training, config.evaluation.batch_size
+        # One rank answers; on a cluster it does not hold devices that would do nothing.
+        devices = (cluster.stage(str(kind)).devices or 1) if is_slurm(cluster) else training
+        micro = config.evaluation.batch_size
     return Execution(
         cluster=cluster.name,
         num_nodes=nodes,
@@ -61,6 +63,7 @@ def stage_execution(
         gradient_checkpointing=recompute,
         checkpoint_every_steps=cluster.checkpoint_every_steps or 50,
         threads_per_rank=cluster.threads_per_rank or 1,
+        needs_gpu=is_slurm(cluster) and kind not in ONE_RANK and cluster.device not in NO_GPU,
         cpus_per_rank=cluster.stage(str(kind)).cpus or cluster.cpus_per_device or 1,
         held_devices=held_devices(cluster, kind, num_nodes=nodes),
         on_login=kind is StageKind.judge and config.judge.where == "login" and is_slurm(cluster),
@@ -76,11 +79,12 @@ def held_devices(cluster: ClusterConfig, kind: StageKind, *, num_nodes: int) -> 
     """Devices that a job holds where that is not one a rank; None where it is."""
     if not is_slurm(cluster):
         return None
-    if cluster.exclusive:
+    asked = cluster.stage(str(kind)).devices if kind in ONE_RANK else None
+    if cluster.exclusive and asked != 0:
         return num_nodes * node_devices(cluster)
-    asked = cluster.stage(str(kind)).devices
-    return asked if kind in ONE_RANK else None
+    return asked
 
 
+NO_GPU = (None, "cpu")
 ONE_RANK = (StageKind.data, StageKind.judge)
 """Kinds that are one process, whatever the model."""

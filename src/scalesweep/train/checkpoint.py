@@ -117,6 +117,17 @@ def complete(
     return whole
 
 
+def prune_earlier(folder: Path, earlier: Sequence[Path], *, kept: int = KEPT) -> None:
+    """Remove checkpoints of earlier attempts once this attempt has enough of its own.
+
+    Every interruption would leave a set behind otherwise; at full size they fill a file system.
+    """
+    if len(_named(folder)) >= kept:
+        for other in earlier:
+            for old in _named(other):
+                shutil.rmtree(old, ignore_errors=True)
+
+
 def newest_complete(folders: Sequence[Path], *, inputs: str) -> Checkpoint | None:
     """The checkpoint with the most steps whose every byte is as it was written.
 

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ from scalesweep.train.rendezvous import rendezvous
 deepspeed_logger.setLevel(logging.ERROR)
 
 
+COLLECTIVE_TIMEOUT = timedelta(hours=1)
+"""Rank zero hashes a checkpoint of hundreds of GB while the others wait in a barrier."""
+
+
 def initialise_processes() -> None:
     """Join the other ranks, once per process.
 
@@ -44,7 +49,9 @@ def initialise_processes() -> None:
     if RENDEZVOUS_VARIABLE in os.environ:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         store = rendezvous(Path(os.environ[RENDEZVOUS_VARIABLE]), rank=rank, world_size=world_size)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
+        )
     else:
         dist.init_process_group(backend)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)

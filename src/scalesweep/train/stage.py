@@ -32,6 +32,7 @@ from scalesweep.train.checkpoint import (
     begun,
     complete,
     newest_complete,
+    prune_earlier,
     random_state,
     set_random_state,
 )
@@ -208,6 +209,9 @@ class CheckpointKeeper:
                 zero_stage=self.engine.zero_stage,
                 inputs=self.inputs,
             )
+            prune_earlier(
+                folder, [attempt.checkpoints for attempt in self.context.earlier_attempts()]
+            )
         self._barrier()
         self._saved_step = state.step
 
@@ -217,8 +221,7 @@ class CheckpointKeeper:
         Raises:
             StageError: it was written by another number of ranks or ZeRO stage.
         """
-        folders = [attempt.checkpoints for attempt in self.context.earlier_attempts()]
-        checkpoint = newest_complete(folders, inputs=self.inputs)
+        checkpoint = self._chosen()
         if checkpoint is None:
             return TrainState()
         self._refuse_other_layout(checkpoint)
@@ -228,6 +231,22 @@ class CheckpointKeeper:
         log.info("resumed after step %d from %s", checkpoint.state.step, checkpoint.path)
         self._saved_step = checkpoint.state.step
         return checkpoint.state
+
+    def _chosen(self) -> Checkpoint | None:
+        """The newest whole checkpoint, chosen by rank zero for all.
+
+        Nodes may see a shared file system differently for a while, and ranks that go on from
+        different steps would mix them without a word.
+        """
+        chosen: list[Checkpoint | None] = [None]
+        if self.context.is_main:
+            folders = [attempt.checkpoints for attempt in self.context.earlier_attempts()]
+            chosen[0] = newest_complete(folders, inputs=self.inputs)
+        if self.context.world_size > 1:
+            dist.broadcast_object_list(chosen, src=0)
+        if chosen[0] is not None:
+            _wait_to_see(chosen[0].path / "complete.json")
+        return chosen[0]
 
     def _refuse_other_layout(self, checkpoint: Checkpoint) -> None:
         now = (self.context.world_size, self.engine.zero_stage)
@@ -242,6 +261,15 @@ class CheckpointKeeper:
     def _barrier(self) -> None:
         if self.context.world_size > 1:
             dist.barrier()
+
+
+def _wait_to_see(path: Path, *, timeout_s: float = 90.0) -> None:
+    """Until a file that is there for another node is there for this one too."""
+    end = time.monotonic() + timeout_s
+    while not path.exists():
+        if time.monotonic() >= end:
+            raise StageError(f"{path} is there for rank 0 and not for this one")
+        time.sleep(0.5)
 
 
 def _publish(

@@ -153,14 +153,28 @@ def publish(trainable: Trainable, output: Path) -> None:
     elif spec.method is Method.tower:
         state = {k: v.detach().to(dtype) for k, v in publishable_state(model).items()}
         model.save_pretrained(output, state_dict=_contiguous(state))
+        _name_nowhere(output / "config.json")
     else:
         state = {k: v.detach().to(dtype) for k, v in model.state_dict().items()}
         model.save_pretrained(output, state_dict=_contiguous(state))
+        _name_nowhere(output / "config.json")
         trainable.tokenizer.save_pretrained(output)
 
 
 def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in state.items()}
+
+
+def _name_nowhere(config: Path) -> None:
+    """Take out where the weights were read from: the same stage gives the same bytes anywhere."""
+
+    def without(data: Any) -> Any:
+        if isinstance(data, dict):
+            return {k: without(v) for k, v in data.items() if k != "_name_or_path"}
+        return data
+
+    data = without(json.loads(config.read_text(encoding="utf-8")))
+    config.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _forget_paths(config: Path) -> None:
