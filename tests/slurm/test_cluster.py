@@ -83,18 +83,6 @@ def test_slurmd_slurmctld_and_slurmdbd_can_die_under_a_job(slurm_cluster: SlurmC
     slurm_cluster.wait_for_rows(lambda rows: rows and rows[0][1] == "COMPLETED", f"--jobs={job}")
 
 
-@pytest.mark.slow
-def test_a_power_cut_of_a_node_requeues_its_job(slurm_cluster: SlurmCluster) -> None:
-    job = slurm_cluster.sbatch('[ -n "$SLURM_RESTART_COUNT" ] || sleep 90', "--output=/dev/null")
-    slurm_cluster.wait_for_state(job, "RUNNING")
-
-    slurm_cluster.kill_node(slurm_cluster.job(job)["NodeList"])
-
-    assert slurm_cluster.wait_for_end(job, timeout_s=80) == "COMPLETED"
-    rows = slurm_cluster.wait_for_rows(lambda rows: len(rows) == 2, f"--jobs={job}")
-    assert [row[1] for row in rows] == ["NODE_FAIL", "COMPLETED"]
-
-
 def test_without_slurmdbd_jobs_run_and_sacct_refuses(
     slurm_cluster_without_accounting: SlurmCluster,
 ) -> None:
