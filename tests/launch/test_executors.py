@@ -15,9 +15,9 @@ from scalesweep.launch.executors import (
     Script,
     batch_script,
     compact,
-    log_file,
     sbatch,
 )
+from scalesweep.launch.jobs import log_file
 from scalesweep.launch.slurm import SlurmError
 from tests.fakes.slurm import AWAY, FakeSlurm
 

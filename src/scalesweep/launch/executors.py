@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,12 +176,3 @@ def sbatch(folder: Path, text: str, *, env: Mapping[str, str]) -> int:
     if found is None:
         raise SlurmError(f"sbatch: cannot find a job id in its answer {said.strip()!r}")
     return int(found.group(1))
-
-
-def log_file(folder: Path, *, array_job_id: int, index: int) -> Path:
-    """What a batch script and its supervisor print."""
-    return folder / f"{array_job_id}_{index}_0_log.out"
-
-
-PYTHON = sys.executable
-"""What ranks are started with: the interpreter of the command that submitted."""

@@ -152,6 +152,11 @@ def job_dir(store: Store, name: str) -> JobDir:
     return JobDir(store.root / "jobs" / name)
 
 
+def log_file(folder: Path, *, array_job_id: int, index: int) -> Path:
+    """What a batch script and its supervisor print, as submitit names it."""
+    return folder / f"{array_job_id}_{index}_0_log.out"
+
+
 def job_dirs(store: Store) -> list[JobDir]:
     """Folders of all submissions of a store, of all studies."""
     try:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalesweep.errors import ConfigError, StoreError
-from scalesweep.launch.jobs import StageJobs, job_dir
+from scalesweep.launch.jobs import StageJobs, job_dir, log_file
 from scalesweep.plan.graph import Cell, Plan
 from scalesweep.records import StageKind
-from scalesweep.rundir import Store
+from scalesweep.rundir import StageDir, Store
 
 FOLLOW_EVERY_S = 0.5
 
@@ -69,15 +69,15 @@ def cell_logs(plan: Plan, store: Store, cell: Cell, *, kind: str | None) -> list
 
 def _job_logs(store: Store, stage: Path, label: str) -> list[Log]:
     """What the supervisor of a stage's newest job printed."""
-    from scalesweep.rundir import StageDir
-
     with contextlib.suppress(StoreError, OSError):
         job = StageJobs(StageDir(stage)).newest()
         if job is not None:
             folder = job_dir(store, job.submission)
             job_id = folder.submission().job_id
-            path = folder.path / f"{job_id}_{job.index}_0_log.out"
-            if job_id is not None and path.exists():
+            if job_id is None:
+                return []
+            path = log_file(folder.path, array_job_id=job_id, index=job.index)
+            if path.exists():
                 return [Log(title=f"{label}: job {job_id}_{job.index}", path=path)]
     return []
 

@@ -29,6 +29,7 @@ from scalesweep.launch.arrays import (
 )
 from scalesweep.launch.environment import allowed
 from scalesweep.launch.executors import JobShape, Script, batch_script, sbatch
+from scalesweep.launch.held import releasable
 from scalesweep.launch.jobs import (
     JobDir,
     StageJob,
@@ -313,13 +314,10 @@ class Submitter:
     def release(self, found: Mapping[StageRef, Found]) -> list[str]:
         """Release elements that Slurm holds after a failed launch, where nobody is at the stage."""
         released = []
-        for ref, this in found.items():
-            if this.row is None or not this.row.is_held_after_failed_launch:
-                continue
-            if leases.holder(self.store.stage(ref)) is None:
-                with contextlib.suppress(SlurmError):
-                    slurm.release(this.row.element)
-                    released.append(this.row.element)
+        for element in releasable(self.store, {ref: this.row for ref, this in found.items()}):
+            with contextlib.suppress(SlurmError):
+                slurm.release(element)
+                released.append(element)
         return released
 
     # ------------------------------------------------------------------ submitting

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from scalesweep.launch import leases, slurm
+from scalesweep.launch import slurm
+from scalesweep.launch.held import releasable
 from scalesweep.launch.local import Scheduler, StudyResult
 from scalesweep.launch.progress import PlainProgress, choose_progress, seconds_text
 from scalesweep.launch.queue import QueueView, look
@@ -69,13 +70,9 @@ def run_on_login(plan: Plan, store: Store, *, stream: TextIO | None = None) -> S
 def release_held(store: Store, view: QueueView) -> list[str]:
     """Let elements go that Slurm holds after a failed launch and at whose stage nobody is."""
     released = []
-    for ref, place in view.places.items():
-        row = place.row
-        if row is None or not row.is_held_after_failed_launch:
-            continue
-        if leases.holder(store.stage(ref)) is None:
-            slurm.release(row.element)
-            released.append(row.element)
+    for element in releasable(store, {ref: place.row for ref, place in view.places.items()}):
+        slurm.release(element)
+        released.append(element)
     return released
 
 
