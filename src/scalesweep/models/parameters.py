@@ -12,7 +12,7 @@ from scalesweep.specs import LanguageModelSpec, LoraSpec, Method, TrainingSpec, 
 def num_language_model_params(model: LanguageModelSpec) -> int:
     """Embeddings, blocks, final norm and an untied output layer."""
     h = model.hidden_size
-    block = sum(i * o for i, o in _linear_shapes(model).values()) + 2 * h
+    block = sum(i * o for i, o in linear_shapes(model).values()) + 2 * h
     return 2 * model.vocab_size * h + model.num_layers * block + h
 
 
@@ -32,7 +32,7 @@ def num_projector_params(model: LanguageModelSpec, tower: VisionTowerSpec) -> in
 
 def num_lora_params(model: LanguageModelSpec, lora: LoraSpec) -> int:
     """rank x (inputs + outputs) of every adapted layer."""
-    shapes = _linear_shapes(model)
+    shapes = linear_shapes(model)
     per_block = sum(lora.rank * sum(shapes[target]) for target in lora.targets)
     return model.num_layers * per_block
 
@@ -68,7 +68,7 @@ def num_trainable_params(spec: TrainingSpec) -> int:
     return num_lora_params(model, spec.lora) + projector
 
 
-def _linear_shapes(model: LanguageModelSpec) -> dict[str, tuple[int, int]]:
+def linear_shapes(model: LanguageModelSpec) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of the linear layers of one block."""
     h, f = model.hidden_size, model.intermediate_size
     kv = model.hidden_size // model.num_heads * model.num_kv_heads
