@@ -6,7 +6,6 @@ of the stage's key; where things lie and how fast they run is Execution (records
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,13 @@ class _Spec:
     """To and from the JSON form of a StageSpec.identity."""
 
     def to_identity(self) -> dict[str, Any]:
-        return _plain(dataclasses.asdict(self))  # type: ignore[call-overload,no-any-return]
+        """What enters the key. Fields of _later() stand there only where they are set."""
+        later = self._later()
+        return {
+            name: _plain(value)
+            for name in self.__dataclass_fields__  # type: ignore[attr-defined]
+            if (value := getattr(self, name)) != later.get(name, _ALWAYS)
+        }
 
     @classmethod
     def from_identity(cls, data: Mapping[str, Any]) -> Self:
@@ -31,8 +36,20 @@ class _Spec:
     def _nested(cls) -> Mapping[str, Any]:
         return {}
 
+    @classmethod
+    def _later(cls) -> Mapping[str, Any]:
+        """Fields that were added after the first keys were made, and what they were before: with
+        that value a stage keeps the key, and the results, that it had without the field."""
+        return {}
+
+
+_ALWAYS = object()
+"""Equal to no value."""
+
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, _Spec):
+        return value.to_identity()
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -81,6 +98,12 @@ class LanguageModelSpec(_Spec):
     "stage" (the output of input "language_model") or "random" (base stages start so)."""
     tokenizer: str
     """Declared identity of the tokenizer folder, same forms (never "random")."""
+    tie_word_embeddings: bool = False
+    """The output layer is the embedding matrix itself, as in SmolLM2."""
+
+    @classmethod
+    def _later(cls) -> Mapping[str, Any]:
+        return {"tie_word_embeddings": False}
 
 
 @dataclass(frozen=True, kw_only=True)

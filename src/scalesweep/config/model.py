@@ -35,6 +35,8 @@ class ModelConfig:
     """Folder with the weights on this machine; null: not here."""
     tokenizer_path: str | None = None
     """Folder with the tokenizer; null: the one of the weights."""
+    tie_word_embeddings: bool = False
+    """The output layer is the embedding matrix itself."""
     base_lr: float | None = None
     """Learning rate at which a miniature's base is made from nothing; null: never made here."""
 

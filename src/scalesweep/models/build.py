@@ -52,7 +52,7 @@ def llama_config(spec: LanguageModelSpec, *, tokenizer: Any) -> LlamaConfig:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=False,
+        tie_word_embeddings=spec.tie_word_embeddings,
         initializer_range=spec.hidden_size**-0.5,
     )
 
@@ -86,6 +86,7 @@ def load_language_model(
             "num_attention_heads": spec.num_heads,
             "num_key_value_heads": spec.num_kv_heads,
             "vocab_size": spec.vocab_size,
+            "tie_word_embeddings": spec.tie_word_embeddings,
         },
     )
     return load_weights(LlamaForCausalLM, folder, dtype=dtype)

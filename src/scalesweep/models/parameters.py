@@ -10,10 +10,11 @@ from scalesweep.specs import LanguageModelSpec, LoraSpec, Method, TrainingSpec, 
 
 
 def num_language_model_params(model: LanguageModelSpec) -> int:
-    """Embeddings, blocks, final norm and an untied output layer."""
+    """Embeddings, blocks, final norm and the output layer; one matrix where they are tied."""
     h = model.hidden_size
     block = sum(i * o for i, o in linear_shapes(model).values()) + 2 * h
-    return 2 * model.vocab_size * h + model.num_layers * block + h
+    matrices = 1 if model.tie_word_embeddings else 2
+    return matrices * model.vocab_size * h + model.num_layers * block + h
 
 
 def num_vision_tower_params(tower: VisionTowerSpec) -> int:

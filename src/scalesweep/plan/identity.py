@@ -52,6 +52,7 @@ def model_spec(model: ModelConfig, weights: str | None = None) -> LanguageModelS
         template=model.template,
         weights=weights or model.weights,
         tokenizer=model.tokenizer,
+        tie_word_embeddings=model.tie_word_embeddings,
     )
 
 
