@@ -17,7 +17,7 @@ from transformers import (
 
 from scalesweep.errors import StageError
 from scalesweep.models.build import assemble_llava, load_language_model, load_vision_tower
-from scalesweep.models.quantization import check_quantized, quantize_language_model
+from scalesweep.models.quantization import FourBit, check_quantized, quantize_language_model
 from tests.train.small_stages import PATHS, model_spec, tower_spec
 
 
@@ -83,6 +83,43 @@ def test_values_equal_those_of_transformers_own_quantisation() -> None:
     assert len(layers) == 2 * 7
     for name, layer in layers.items():
         assert torch.equal(values(ours.get_submodule(name)), values(layer)), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_quantised_as_they_are_read_are_those_of_a_whole_model(dtype: torch.dtype) -> None:
+    whole, read = (
+        LlamaForCausalLM.from_pretrained(PATHS["language_model"], dtype=dtype),
+        load_language_model(
+            model_spec(),
+            Path(PATHS["language_model"]),
+            dtype=dtype,
+            placement=FourBit(torch.device("cpu"), dtype),
+        ),
+    )
+    llavas = []
+    for language_model in (whole, read):
+        llavas.append(
+            assemble_llava(
+                language_model,
+                load_vision_tower(tower_spec(), Path(PATHS["vision_tower"]), dtype=dtype),
+                tower_spec(),
+                image_token_id=4,
+                seed=0,
+            )
+        )
+        quantize_language_model(llavas[-1], compute_dtype=dtype)
+
+    one, other = (dict(model.named_modules()) for model in llavas)
+    states = [model.state_dict() for model in llavas]  # with all parts of each quant state
+    assert list(states[0]) == list(states[1])
+    assert sum("quant_state" in name for name in states[0]) == 2 * 7
+    for name, value in states[0].items():
+        assert value.dtype == states[1][name].dtype
+        assert torch.equal(value, states[1][name]), name
+    for name, layer in one.items():
+        assert type(other[name]) is type(layer)
+        if isinstance(layer, bnb.nn.Linear4bit):
+            assert layer.compute_dtype == other[name].compute_dtype == dtype
 
 
 def test_values_are_near_the_original_ones() -> None:

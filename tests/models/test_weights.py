@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from scalesweep.config.paths import miniature_identity
 from scalesweep.errors import StageError
 from scalesweep.models.build import load_language_model, load_vision_tower
-from scalesweep.models.weights import check_architecture, folder_digest, weights_folder
+from scalesweep.models.weights import check_vision_tower, folder_digest, weights_folder
 from scalesweep.records import Done
 from scalesweep.rundir import output_files
 from tests.train.small_stages import PATHS, model_spec, tower_spec
@@ -108,13 +108,31 @@ def test_another_tower_is_refused() -> None:
 
 def test_a_tower_may_lie_in_the_folder_of_a_whole_clip(tmp_path: Path) -> None:
     vision = json.loads((Path(PATHS["vision_tower"]) / "config.json").read_text("utf-8"))
-    config = {"text_config": {"hidden_size": 99}, "vision_config": vision}
+    config = {"text_config": {"hidden_size": 99}, "vision_config": vision, "model_type": "clip"}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
-    check_architecture(tmp_path, {"patch_size": 8, "hidden_size": 64})
+    check_vision_tower(tower_spec(), tmp_path)
 
     with pytest.raises(StageError, match="hidden_size is 64, not 1024"):
-        check_architecture(tmp_path, {"patch_size": 8, "hidden_size": 1024})
+        check_vision_tower(tower_spec(hidden_size=1024), tmp_path)
+
+
+def test_another_kind_of_model_of_the_same_shape_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "mistral"}))
+
+    with pytest.raises(StageError, match="model_type is mistral, not llama"):
+        load(folder)
+
+
+def test_what_a_config_leaves_out_is_what_transformers_takes_for_it(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    for key in ("num_attention_heads", "num_key_value_heads", "head_dim"):
+        config.pop(key, None)
+    (folder / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(StageError, match="num_attention_heads is 32, not 2"):
+        load(folder)
 
 
 @pytest.mark.parametrize("content", [None, b"{", b"\xff\xfe"])
@@ -152,5 +170,7 @@ def test_weights_of_another_shape_are_refused(folder: Path) -> None:
     state["lm_head.weight"] = state["lm_head.weight"][:100].contiguous()
     save_file(state, file, metadata={"format": "pt"})
 
-    with pytest.raises(StageError, match="the weights cannot be read"):
+    with pytest.raises(
+        StageError, match=r"lm_head.weight has the shape \[100, 32\], not \[132, 32\]"
+    ):
         load(folder)

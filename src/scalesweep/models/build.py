@@ -24,7 +24,13 @@ from transformers import (
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from scalesweep.errors import StageError
-from scalesweep.models.weights import check_architecture
+from scalesweep.models.loading import ON_CPU, Placement, load_weights
+from scalesweep.models.weights import (
+    check_language_model,
+    check_vision_tower,
+    language_model_values,
+    vision_tower_values,
+)
 from scalesweep.specs import LanguageModelSpec, Precision, VisionTowerSpec
 
 DTYPES = {Precision.fp32: torch.float32, Precision.bf16: torch.bfloat16}
@@ -70,66 +76,41 @@ def clip_config(spec: VisionTowerSpec) -> CLIPVisionConfig:
 
 
 def load_language_model(
-    spec: LanguageModelSpec, folder: Path, *, dtype: torch.dtype
+    spec: LanguageModelSpec, folder: Path, *, dtype: torch.dtype, placement: Placement = ON_CPU
 ) -> LlamaForCausalLM:
     """A LLaMA from a Hugging Face folder.
 
     Raises:
-        StageError: the folder holds another architecture.
+        StageError: the folder holds another architecture, or not all weights.
     """
-    check_architecture(
+    check_language_model(spec, folder)
+    model: LlamaForCausalLM = load_weights(
+        LlamaForCausalLM,
         folder,
-        {
-            "hidden_size": spec.hidden_size,
-            "intermediate_size": spec.intermediate_size,
-            "num_hidden_layers": spec.num_layers,
-            "num_attention_heads": spec.num_heads,
-            "num_key_value_heads": spec.num_kv_heads,
-            "vocab_size": spec.vocab_size,
-            "tie_word_embeddings": spec.tie_word_embeddings,
-        },
+        dtype=dtype,
+        placement=placement,
+        expected=language_model_values(spec),
     )
-    return load_weights(LlamaForCausalLM, folder, dtype=dtype)
+    return model
 
 
 def load_vision_tower(
-    spec: VisionTowerSpec, folder: Path, *, dtype: torch.dtype
+    spec: VisionTowerSpec, folder: Path, *, dtype: torch.dtype, placement: Placement = ON_CPU
 ) -> CLIPVisionModel:
     """A CLIP vision tower from a Hugging Face folder.
 
     Raises:
-        StageError: the folder holds another architecture.
+        StageError: the folder holds another architecture, or not all weights.
     """
-    check_architecture(
+    check_vision_tower(spec, folder)
+    tower: CLIPVisionModel = load_weights(
+        CLIPVisionModel,
         folder,
-        {
-            "hidden_size": spec.hidden_size,
-            "num_hidden_layers": spec.num_layers,
-            "num_attention_heads": spec.num_heads,
-            "patch_size": spec.patch_size,
-            "image_size": spec.image_size,
-        },
+        dtype=dtype,
+        placement=placement,
+        expected=vision_tower_values(spec),
     )
-    return load_weights(CLIPVisionModel, folder, dtype=dtype)
-
-
-def load_weights(architecture: Any, folder: Path, *, dtype: torch.dtype) -> Any:
-    """A model of a transformers class from a folder, with every weight of it.
-
-    Raises:
-        StageError: the weights cannot be read, or some are missing: transformers would draw those
-            at random and only log it.
-    """
-    try:
-        model, report = architecture.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise StageError(f"{folder}: the weights cannot be read: {error}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise StageError(
-            f"{folder}: {len(missing)} weights of {architecture.__name__} are missing, "
-            f"{missing[0]} the first; fetch the folder again"
-        )
-    return model
+    return tower
 
 
 def assemble_llava(

@@ -20,9 +20,9 @@ from scalesweep.models.build import (
     check_linear_projector,
     load_language_model,
     load_vision_tower,
-    load_weights,
 )
-from scalesweep.models.quantization import quantize_language_model
+from scalesweep.models.loading import OnDevice, load_weights
+from scalesweep.models.quantization import FourBit, quantize_language_model
 from scalesweep.specs import GenerateSpec, Method
 
 
@@ -43,18 +43,27 @@ def load_checkpoint(
         StageError: a folder holds another architecture than the spec says.
     """
     dtype = DTYPES[spec.precision]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    whole = OnDevice(device)
     loaded_tokenizer = AutoTokenizer.from_pretrained(tokenizer)
     if checkpoint is None:
-        model: Any = load_language_model(spec.model, language_model, dtype=dtype)
+        model: Any = load_language_model(spec.model, language_model, dtype=dtype, placement=whole)
     elif spec.method is Method.full:
-        model = load_weights(LlavaForConditionalGeneration, checkpoint, dtype=dtype)
+        model = load_weights(
+            LlavaForConditionalGeneration, checkpoint, dtype=dtype, placement=whole
+        )
         check_linear_projector(model)
     else:
         assert spec.tower is not None
         assert vision_tower is not None
         base = assemble_llava(
-            load_language_model(spec.model, language_model, dtype=dtype),
-            load_vision_tower(spec.tower, vision_tower, dtype=dtype),
+            load_language_model(
+                spec.model,
+                language_model,
+                dtype=dtype,
+                placement=FourBit(device, dtype) if spec.method is Method.qlora else whole,
+            ),
+            load_vision_tower(spec.tower, vision_tower, dtype=dtype, placement=whole),
             spec.tower,
             image_token_id=image_token_id(loaded_tokenizer),
             seed=0,
@@ -62,9 +71,7 @@ def load_checkpoint(
         if spec.method is Method.qlora:
             quantize_language_model(base, compute_dtype=dtype)
         model = _with_adapters(base, checkpoint)
-    if torch.cuda.is_available():
-        model = model.to("cuda")
-    return model.eval(), loaded_tokenizer
+    return model.to(device).eval(), loaded_tokenizer
 
 
 def _with_adapters(base: Any, folder: Path) -> PeftModel:

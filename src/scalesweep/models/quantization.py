@@ -2,44 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import bitsandbytes as bnb
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scalesweep.errors import StageError
+from scalesweep.models.loading import OnDevice, owned
 
 
 def quantize_language_model(model: Any, *, compute_dtype: torch.dtype) -> None:
     """Replace every linear layer of a LLaVA's language model by its NF4 form, in place.
 
+    Those that were loaded as FourBit stay.
+
     Tower, projector and lm_head stay as they are: the types of all modules are checked after.
     """
-    llm = model.model.language_model
-    for name, linear in list(llm.named_modules()):
-        if type(linear) is nn.Linear:
-            parent = llm.get_submodule(name.rpartition(".")[0])
-            setattr(parent, name.rpartition(".")[2], _nf4(linear, compute_dtype))
+    _replace_linear(model.model.language_model, lambda linear: _nf4(linear, compute_dtype))
     model.is_loaded_in_4bit = True  # peft looks at it to choose its 4-bit adapters
     check_quantized(model)
 
 
 def _nf4(linear: nn.Linear, compute_dtype: torch.dtype) -> nn.Module:
-    layer: nn.Module = bnb.nn.Linear4bit(
+    layer = _nf4_like(linear, compute_dtype)
+    layer.weight = nf4_weight(linear.weight.data)
+    if linear.bias is not None:
+        layer.bias = linear.bias
+    return layer
+
+
+def _nf4_like(linear: nn.Linear, compute_dtype: torch.dtype) -> nn.Module:
+    """A layer of the same shape, on meta."""
+    return bnb.nn.Linear4bit(  # type: ignore[no-any-return]
         linear.in_features,
         linear.out_features,
         bias=linear.bias is not None,
         compute_dtype=compute_dtype,
         compress_statistics=True,
         quant_type="nf4",
+        device="meta",
     )
-    layer.weight = bnb.nn.Params4bit(
-        linear.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
+
+
+def nf4_weight(weight: Tensor) -> nn.Parameter:
+    """A weight in its 4-bit form, on the device where it is."""
+    whole: nn.Parameter = bnb.nn.Params4bit(
+        weight, requires_grad=False, compress_statistics=True, quant_type="nf4"
     )
-    if linear.bias is not None:
-        layer.bias = linear.bias
-    return layer.to(linear.weight.device)  # quantises  # type: ignore[no-any-return]
+    return whole.to(weight.device)  # type: ignore[return-value]  # quantises
+
+
+@dataclass(frozen=True)
+class FourBit:
+    """Placement of a language model: linear layers are quantised as their weights are read.
+
+    One 16-bit weight is there at a time, never the whole model.
+    """
+
+    device: torch.device
+    compute_dtype: torch.dtype
+
+    def prepare(self, model: Any) -> None:
+        _replace_linear(model.model, lambda linear: _nf4_like(linear, self.compute_dtype))
+
+    def put(
+        self, module: nn.Module, name: str, read: Callable[[], Tensor], dtype: torch.dtype
+    ) -> None:
+        if isinstance(module, bnb.nn.Linear4bit) and name == "weight":
+            module.weight = nf4_weight(owned(read(), dtype=dtype, device=self.device))
+        else:
+            OnDevice(self.device).put(module, name, read, dtype)
+
+
+def _replace_linear(root: nn.Module, replacement: Callable[[nn.Linear], nn.Module]) -> None:
+    for name, linear in list(root.named_modules()):
+        if type(linear) is nn.Linear:
+            parent, _, leaf = name.rpartition(".")
+            setattr(root.get_submodule(parent), leaf, replacement(linear))
 
 
 def check_quantized(model: Any) -> None:

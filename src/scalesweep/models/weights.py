@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from scalesweep.errors import StageError
 from scalesweep.records import canonical_json
 from scalesweep.rundir import output_files
+from scalesweep.specs import LanguageModelSpec, VisionTowerSpec
 
 
 def folder_digest(folder: Path) -> str:
@@ -58,17 +60,78 @@ _SETTING = {
 }
 
 
-def check_architecture(folder: Path, expected: Mapping[str, object]) -> None:
-    """Refuse a folder whose config.json describes another architecture.
+def language_model_values(spec: LanguageModelSpec) -> dict[str, object]:
+    """What a LLaMA's config.json must say."""
+    return {
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_hidden_layers": spec.num_layers,
+        "num_attention_heads": spec.num_heads,
+        "num_key_value_heads": spec.num_kv_heads,
+        "vocab_size": spec.vocab_size,
+        "tie_word_embeddings": spec.tie_word_embeddings,
+    }
+
+
+def vision_tower_values(spec: VisionTowerSpec) -> dict[str, object]:
+    """What a CLIP tower's config.json must say, or its part vision_config."""
+    return {
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "num_hidden_layers": spec.num_layers,
+        "num_attention_heads": spec.num_heads,
+        "patch_size": spec.patch_size,
+        "image_size": spec.image_size,
+    }
+
+
+def check_language_model(spec: LanguageModelSpec, folder: Path) -> None:
+    """Refuse a folder that is not the LLaMA of a spec.
 
     Raises:
         StageError: config.json is missing, or a value differs; all differences are named.
     """
+    values = read_config(folder)
+    check_architecture(folder, values, {"model_type": "llama", **language_model_values(spec)})
+
+
+def check_vision_tower(spec: VisionTowerSpec, folder: Path) -> None:
+    """Refuse a folder that is not the CLIP tower of a spec, alone or in a whole CLIP.
+
+    Raises:
+        StageError: config.json is missing, or a value differs; all differences are named.
+    """
+    values = read_config(folder)
+    if "vision_config" in values:
+        check_architecture(folder, values, {"model_type": "clip"})
+        values = values["vision_config"]
+    wanted = {"model_type": "clip_vision_model", **vision_tower_values(spec)}
+    check_architecture(folder, values, wanted)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a Hugging Face folder.
+
+    Raises:
+        StageError: there is none, or it cannot be read.
+    """
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise StageError(f"{folder}: has no readable config.json") from error
-    found = found.get("vision_config", found) if "patch_size" in expected else found
+    if not isinstance(values, dict):
+        raise StageError(f"{folder}: has no readable config.json")
+    return values
+
+
+def check_architecture(
+    folder: Path, found: Mapping[str, object], expected: Mapping[str, object]
+) -> None:
+    """Refuse values of another architecture; what is not said is not compared.
+
+    Raises:
+        StageError: all differences are named.
+    """
     wrong = [
         f"{key} is {found.get(key)}, not {value}"
         for key, value in expected.items()

@@ -21,6 +21,7 @@ from scalesweep.data.samples import TrainingSet, load_training_set
 from scalesweep.data.stage import dataset_root
 from scalesweep.data.tokenize import image_token_id
 from scalesweep.errors import StageError
+from scalesweep.models.loading import OnDevice
 from scalesweep.models.weights import weights_folder
 from scalesweep.rundir import write_json
 from scalesweep.specs import Method, TrainingSpec
@@ -36,7 +37,7 @@ from scalesweep.train.checkpoint import (
     random_state,
     set_random_state,
 )
-from scalesweep.train.deepspeed import Engine, initialise_processes
+from scalesweep.train.deepspeed import Engine, initialise_processes, training_device
 from scalesweep.train.loop import Hooks, train
 from scalesweep.train.optimizer import adamw
 from scalesweep.train.tower_task import quarter_labels, tower_accuracy
@@ -68,6 +69,7 @@ def run(context: StageContext) -> None:
         tokenizer=tokenizer,
         image_token_id=-1 if tokenizer is None else image_token_id(tokenizer),
         gradient_checkpointing=context.execution.gradient_checkpointing,
+        placement=OnDevice(training_device()),
     )
     num_trainable_params = trainable.num_trainable_params
     _seed_rank(spec.seed, context.rank)

@@ -24,7 +24,8 @@ from scalesweep.models.build import (
     load_projector,
     load_vision_tower,
 )
-from scalesweep.models.quantization import quantize_language_model
+from scalesweep.models.loading import ON_CPU, Placement
+from scalesweep.models.quantization import FourBit, quantize_language_model
 from scalesweep.models.weights import weights_folder
 from scalesweep.specs import Method, TrainingSpec
 from scalesweep.train.tasks import LanguageTask, LlavaTask
@@ -64,8 +65,11 @@ def build_trainable(
     tokenizer: Any,
     image_token_id: int,
     gradient_checkpointing: bool,
+    placement: Placement = ON_CPU,
 ) -> Trainable:
     """The model of a stage with exactly what its method trains requiring gradients.
+
+    placement: where loaded weights stay; a language model's under qlora are made 4-bit on the way.
 
     Raises:
         StageError: weights are missing, not the declared ones, or of another architecture.
@@ -76,11 +80,11 @@ def build_trainable(
         model: Any = CLIPVisionModel(clip_config(spec.tower))
         return Trainable(task=TowerTask(model), model=model, spec=spec, tokenizer=None)
     if spec.method is Method.language:
-        model = _language_model(spec, paths, inputs, tokenizer)
+        model = _language_model(spec, paths, inputs, tokenizer, placement)
         model.requires_grad_(True)
         task: nn.Module = LanguageTask(model)
     else:
-        model = _llava(spec, paths, inputs, tokenizer, image_token_id)
+        model = _llava(spec, paths, inputs, tokenizer, image_token_id, placement)
         model = _with_gradients(model, spec)
         task = LlavaTask(model, blind=spec.blind)
     if gradient_checkpointing:
@@ -89,13 +93,20 @@ def build_trainable(
 
 
 def _language_model(
-    spec: TrainingSpec, paths: Mapping[str, str], inputs: Mapping[str, Path], tokenizer: Any
+    spec: TrainingSpec,
+    paths: Mapping[str, str],
+    inputs: Mapping[str, Path],
+    tokenizer: Any,
+    placement: Placement,
 ) -> LlamaForCausalLM:
     assert spec.model is not None
     if spec.model.weights == "random":
         return LlamaForCausalLM(llama_config(spec.model, tokenizer=tokenizer))
     folder = weights_folder("language_model", spec.model.weights, paths=paths, inputs=inputs)
-    return load_language_model(spec.model, folder, dtype=DTYPES[spec.precision])
+    dtype = DTYPES[spec.precision]
+    if spec.method is Method.qlora:
+        placement = FourBit(placement.device, compute_dtype=dtype)
+    return load_language_model(spec.model, folder, dtype=dtype, placement=placement)
 
 
 def _llava(
@@ -104,12 +115,14 @@ def _llava(
     inputs: Mapping[str, Path],
     tokenizer: Any,
     image_token_id: int,
+    placement: Placement,
 ) -> Any:
     assert spec.tower is not None
     folder = weights_folder("vision_tower", spec.tower.weights, paths=paths, inputs=inputs)
-    tower = load_vision_tower(spec.tower, folder, dtype=DTYPES[spec.precision])
+    dtype = DTYPES[spec.precision]
+    tower = load_vision_tower(spec.tower, folder, dtype=dtype, placement=placement)
     model = assemble_llava(
-        _language_model(spec, paths, inputs, tokenizer),
+        _language_model(spec, paths, inputs, tokenizer, placement),
         tower,
         spec.tower,
         image_token_id=image_token_id,

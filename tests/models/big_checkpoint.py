@@ -1,0 +1,158 @@
+"""A checkpoint that is larger than what a process may take, and the memory that loading it takes.
+
+python -m tests.models.big_checkpoint MODE FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+VALUES = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 2,
+          "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 512}  # fmt: skip
+NUM_BYTES = 4 * (2 * (4 * 2048 * 2048 + 3 * 2048 * 5632 + 2 * 2048) + 2048 + 2 * 512 * 2048)
+
+
+def write(folder: Path, **changes: int) -> Path:
+    """A LLaMA in fp32, one shard a layer; no more than a shard is ever in memory."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(**{**VALUES, **changes})
+    config.save_pretrained(folder)
+    with torch.device("meta"):
+        shapes = {n: p.shape for n, p in LlamaForCausalLM(config).named_parameters()}
+    numbers = torch.randn(4099, generator=torch.Generator().manual_seed(1)) / 40
+    where: dict[str, str] = {}
+    for layer in [f"layers.{i}." for i in range(config.num_hidden_layers)] + [""]:
+        names = [n for n in shapes if n not in where and layer in n]
+        file = f"model-{len(set(where.values())):05d}.safetensors"
+        state = {}
+        for i, name in enumerate(names):
+            size = shapes[name].numel()
+            tiled = numbers.roll(i).repeat(math.ceil(size / len(numbers)))[:size]
+            state[name] = tiled.view(shapes[name])
+            where[name] = file
+        save_file(state, folder / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    return folder
+
+
+@dataclass
+class Growth:
+    """Of a process's own (anonymous) memory, mapped files not counted."""
+
+    peak_bytes: int = 0
+
+
+@contextmanager
+def watched(every_s: float = 0.001) -> Iterator[Growth]:
+    """Largest growth while in here; looked at in a thread, and once more at the end."""
+    growth, before, ended = Growth(), anonymous_bytes(), threading.Event()
+
+    def look() -> None:
+        growth.peak_bytes = max(growth.peak_bytes, anonymous_bytes() - before)
+
+    def keep_looking() -> None:
+        while not ended.wait(every_s):
+            look()
+
+    thread = threading.Thread(target=keep_looking)
+    thread.start()
+    try:
+        yield growth
+    finally:
+        ended.set()
+        thread.join()
+        look()
+
+
+def anonymous_bytes() -> int:
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no RssAnon in /proc/self/status")
+
+
+def loaded_alone(mode: str, folder: Path) -> int:
+    """Growth in bytes of a process that loads a folder in one of MODES."""
+    (growth,) = loaded(mode, folder, num_ranks=1)
+    return growth
+
+
+def loaded(mode: str, folder: Path, *, num_ranks: int, timeout_s: float = 120) -> list[int]:
+    """Growth in bytes of each of some ranks that load a folder together."""
+    from scalesweep.launch.workers import free_port
+
+    shared = {
+        "WORLD_SIZE": str(num_ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.models.big_checkpoint", mode, str(folder)],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(num_ranks)
+    ]
+    until = time.monotonic() + timeout_s
+    try:
+        said = [p.communicate(timeout=max(1, until - time.monotonic())) for p in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert {p.returncode for p in processes} == {0}, "\n".join(err[-3000:] for _, err in said)
+    return [int(out.splitlines()[-1]) for out, _ in said]
+
+
+def main(words: Sequence[str]) -> None:
+    mode, folder = words[0], Path(words[1])
+    import torch
+    from safetensors.torch import load_file
+    from transformers import LlamaForCausalLM
+
+    from scalesweep.models.loading import ON_CPU, load_weights
+    from scalesweep.models.quantization import FourBit, nf4_weight
+
+    if "4-bit" in mode:
+        nf4_weight(torch.ones(64, 64))  # what the library takes once
+    with watched() as growth:
+        if mode == "whole":
+            model = load_weights(LlamaForCausalLM, folder, dtype=torch.float32)
+        elif mode == "whole, from a state dict":
+            files = sorted(folder.glob("*.safetensors"))
+            state = {k: v.clone() for file in files for k, v in load_file(file).items()}
+            model = load_weights(LlamaForCausalLM, folder, dtype=torch.float32)
+            model.load_state_dict(state)
+        elif mode == "4-bit":
+            four_bit = FourBit(ON_CPU.device, torch.float32)
+            model = load_weights(LlamaForCausalLM, folder, dtype=torch.float32, placement=four_bit)
+        else:
+            assert mode == "4-bit of a whole one"
+            model = load_weights(LlamaForCausalLM, folder, dtype=torch.float32)
+            for module in model.model.modules():
+                if type(module) is torch.nn.Linear:
+                    module.weight = nf4_weight(module.weight.data)
+    del model
+    print(growth.peak_bytes)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
