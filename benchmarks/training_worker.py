@@ -68,7 +68,6 @@ class Bench:
             inputs=inputs,
             tokenizer=self.tokenizer,
             image_token_id=image_token_id(self.tokenizer),
-            gradient_checkpointing=False,
         )
         self.trainable.task.train()
         self.optimizer = adamw(self.trainable.parameters, self.spec.optim)

@@ -132,9 +132,16 @@ class Execution:
     usd_per_node_hour: float = 0.0
     price_is_example: bool = False
     micro_batch_size: int = 1
-    """Samples per device and forward pass."""
+    """Samples per device and forward pass, where rows are padded; questions of a generate stage."""
+    micro_batch_tokens: int = 0
+    """Tokens per device and forward pass, where samples are packed; 0: they are not."""
     zero_stage: int = 0
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: str = "none"
+    """none | selective | full: which activations are computed again in the backward pass."""
+    attention: str = "auto"
+    """Kernel of attention over packed samples: auto | flash_attn | varlen | sdpa."""
+    compile: bool = False
+    """Element-wise parts of the language model run as compiled kernels."""
     checkpoint_every_steps: int = 50
     threads_per_rank: int = 1
     needs_gpu: bool = False

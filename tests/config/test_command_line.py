@@ -25,9 +25,23 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "zero learning rate": ("plan optim.lr=0", ("optim.lr=0", "above zero")),
     "infinite learning rate": ("plan optim.lr=inf", ("optim.lr=inf", "finite")),
     "not a divisor": (
-        "plan model=33b batch.micro_batch_size=3 cluster=azure_nd_a100_v4",
+        "plan model=33b batch.micro_batch_size=3 batch.micro_batch_tokens=null "
+        "cluster=azure_nd_a100_v4",
         ("batch.global_batch_size=512", "576"),
     ),
+    "rows and packs": (
+        "plan model=33b batch.micro_batch_size=3",
+        ("batch.micro_batch_size=3 and batch.micro_batch_tokens=8192", "set the other to null"),
+    ),
+    "a pack below the longest sample": (
+        "plan model=33b batch.micro_batch_tokens=1024",
+        ("batch.micro_batch_tokens=1024", "batch.max_seq_len=2048", "at least as many"),
+    ),
+    "no such recomputation": (
+        "plan model=33b zero.gradient_checkpointing=some",
+        ("zero.gradient_checkpointing=some", "none, selective, full"),
+    ),
+    "no such kernel": ("plan kernels.attention=fast", ("kernels.attention=fast", "varlen")),
     "lora key under full": ("plan tuning=full lora.rank=8", ("lora.rank=8", "tuning=lora")),
     "qlora with zero 3": ("plan tuning=qlora zero.stage=3", ("zero.stage=3", "zero.stage=2")),
     "no such zero stage": ("plan zero.stage=4", ("zero.stage=4", "0, 1, 2 or 3")),

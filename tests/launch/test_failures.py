@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from scalesweep.launch.failures import (
     is_storage_error,
     smaller_micro_batch,
 )
+from scalesweep.records import Execution
 
 KILLED_RANK = (
     "srun: error: n1: task 3: Killed\n"
@@ -271,7 +273,24 @@ def test_a_bad_file_system_is_found_behind_the_error_that_it_led_to() -> None:
 def test_the_smaller_micro_batch_is_the_largest_proper_divisor(
     size: int, smaller: int | None
 ) -> None:
-    assert smaller_micro_batch(size) == smaller
+    execution = Execution(cluster="slurm", micro_batch_size=size)
+
+    found = smaller_micro_batch(execution, max_seq_len=1)
+
+    assert found == (None if smaller is None else replace(execution, micro_batch_size=smaller))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "smaller"), [(8192, 4096), (4096, 2048), (3000, 2048), (2048, None)]
+)
+def test_smaller_packs_are_half_and_never_below_the_longest_sample(
+    tokens: int, smaller: int | None
+) -> None:
+    execution = Execution(cluster="slurm", micro_batch_tokens=tokens)
+
+    found = smaller_micro_batch(execution, max_seq_len=2048)
+
+    assert found == (None if smaller is None else replace(execution, micro_batch_tokens=smaller))
 
 
 def tries(*found: tuple[Failure | None, int]) -> list[Try]:

@@ -21,7 +21,6 @@ def tuned(method: Method, folder: Path, **changes: Any) -> Any:
         inputs={},
         tokenizer=miniature_tokenizer(),
         image_token_id=4,
-        gradient_checkpointing=False,
     )
     generator = torch.Generator().manual_seed(8)
     with torch.no_grad():

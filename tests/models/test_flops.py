@@ -37,7 +37,6 @@ def counted(spec: TrainingSpec, *, checkpointing: str = "none") -> int:
         inputs={},
         tokenizer=miniature_tokenizer(),
         image_token_id=IMAGE,
-        gradient_checkpointing=False,
     )
     if checkpointing == "full":
         for layer in made.task.modules():
@@ -89,7 +88,6 @@ def test_grouped_queries_cost_as_torch_counts() -> None:
         inputs={},
         tokenizer=miniature_tokenizer(),
         image_token_id=-1,
-        gradient_checkpointing=False,
     )
     made.model.set_attn_implementation("eager")
     ids, weights = batch(TEXT)
@@ -107,7 +105,6 @@ def test_a_learning_tower_costs_as_torch_counts() -> None:
     spec = training_spec(Method.tower)
     made = build_trainable(
         spec, paths=PATHS, inputs={}, tokenizer=None, image_token_id=-1,
-        gradient_checkpointing=False,
     )  # fmt: skip
     made.model.set_attn_implementation("eager")
     labels = torch.zeros(2, 4, 3, dtype=torch.long)

@@ -266,8 +266,9 @@ class Lab:
         num_ranks: int = 1,
         zero_stage: int = 0,
         micro_batch_size: int = 2,
+        micro_batch_tokens: int = 0,
         inputs: Mapping[str, Path] | None = None,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: str = "none",
         **changes: Any,
     ) -> SmallStage:
         execution = Execution(
@@ -275,6 +276,7 @@ class Lab:
             devices_per_node=num_ranks,
             node_devices=2,
             micro_batch_size=micro_batch_size,
+            micro_batch_tokens=micro_batch_tokens,
             zero_stage=zero_stage,
             gradient_checkpointing=gradient_checkpointing,
             checkpoint_every_steps=2,

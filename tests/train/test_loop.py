@@ -68,6 +68,7 @@ def steps(*, num_micro_batches: int = 1, loss_weight: float = 4.0) -> Iterator[S
     nothing = torch.zeros(0)
     batch = MicroBatch(
         input_ids=nothing,
+        lengths=None,
         loss_weights=nothing,
         pixels=nothing,
         num_pictures=0,
@@ -79,6 +80,7 @@ def steps(*, num_micro_batches: int = 1, loss_weight: float = 4.0) -> Iterator[S
             micro_batches=[batch] * num_micro_batches,
             loss_weight=loss_weight,
             num_tokens=10 * num_micro_batches,
+            num_computed_tokens=16 * num_micro_batches,
             num_samples=8,
         )
 

@@ -134,7 +134,6 @@ def bare_loop(spec: TrainingSpec, data: Path, cache: Path) -> Iterator[tuple[flo
         inputs={},
         tokenizer=tokenizer,
         image_token_id=4,
-        gradient_checkpointing=False,
     )
     steps = StepMaker(
         load_training_set(spec, roots={"train": data}, tokenizer=tokenizer, cache=cache),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scalesweep.config.batch import check_micro_batch
 from scalesweep.config.checks import at_least, one_of, require
 from scalesweep.config.datasets import SourceConfig
 from scalesweep.config.optim import OptimConfig
@@ -21,7 +22,9 @@ class AlignConfig:
     """plain: picture, caption, newline (LLaVA's stage 1) | mini."""
     optim: OptimConfig
     global_batch_size: int
-    micro_batch_size: int
+    micro_batch_size: int | None
+    micro_batch_tokens: int | None
+    """Exactly one of the two is set, as in batch."""
     max_seq_len: int
     zero_stage: int
     nodes: int
@@ -29,9 +32,10 @@ class AlignConfig:
     """Of the projector's first weights and of the order of captions."""
 
     def __post_init__(self) -> None:
-        for name in ("global_batch_size", "micro_batch_size", "max_seq_len", "nodes"):
+        for name in ("global_batch_size", "nodes"):
             at_least(1, value=(f"align.{name}", getattr(self, name)))
         at_least(0, value=("align.seed", self.seed))
+        check_micro_batch("align", self.micro_batch_size, self.micro_batch_tokens, self.max_seq_len)
         require(self.zero_stage in (0, 1, 2, 3), "align.zero_stage", self.zero_stage, "0 to 3")
         one_of("align.template", self.template, ("plain", "mini"))
         one_of("align.on_broken_item", self.on_broken_item, ("stop", "skip"))

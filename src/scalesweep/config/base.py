@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scalesweep.config.batch import check_micro_batch
 from scalesweep.config.checks import at_least, fraction, one_of, require
 from scalesweep.config.datasets import SourceConfig
 from scalesweep.config.optim import OptimConfig
@@ -17,7 +18,9 @@ class BaseRecipe:
     on_broken_item: str = "stop"
     optim: OptimConfig
     global_batch_size: int
-    micro_batch_size: int
+    micro_batch_size: int | None
+    micro_batch_tokens: int | None
+    """Exactly one of the two is set, as in batch."""
     max_seq_len: int
     zero_stage: int
     nodes: int
@@ -28,9 +31,10 @@ class BaseRecipe:
     """Dtype of the published weights: float32 | bfloat16 | float16."""
 
     def __post_init__(self) -> None:
-        for name in ("global_batch_size", "micro_batch_size", "max_seq_len", "nodes"):
+        for name in ("global_batch_size", "nodes"):
             at_least(1, value=(f"base.{name}", getattr(self, name)))
         at_least(0, value=("base.seed", self.seed))
+        check_micro_batch("base", self.micro_batch_size, self.micro_batch_tokens, self.max_seq_len)
         require(self.zero_stage in (0, 1, 2, 3), "base.zero_stage", self.zero_stage, "0 to 3")
         fraction("base.prompt_loss_weight", self.prompt_loss_weight)
         one_of("base.export_dtype", self.export_dtype, ("float32", "bfloat16", "float16"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scalesweep.config.checks import at_least
+from scalesweep.config.checks import at_least, exactly_one, require
 from scalesweep.errors import ConfigError
 
 
@@ -14,14 +14,37 @@ class BatchConfig:
 
     global_batch_size: int
     """Samples per optimizer step, over all devices and accumulation steps."""
-    micro_batch_size: int
-    """Samples per device per forward pass; bounded by device memory. Not part of the key."""
+    micro_batch_size: int | None
+    """Samples per device per forward pass, as padded rows; bounded by device memory."""
+    micro_batch_tokens: int | None
+    """Tokens per device per forward pass, samples packed behind one another without padding.
+    Exactly one of the two is set; neither is part of the key."""
     max_seq_len: int
     """Tokens of a sample, image tokens included."""
 
     def __post_init__(self) -> None:
-        for name in ("global_batch_size", "micro_batch_size", "max_seq_len"):
-            at_least(1, value=(f"batch.{name}", getattr(self, name)))
+        at_least(1, value=("batch.global_batch_size", self.global_batch_size))
+        check_micro_batch("batch", self.micro_batch_size, self.micro_batch_tokens, self.max_seq_len)
+
+
+def check_micro_batch(prefix: str, size: int | None, tokens: int | None, max_seq_len: int) -> None:
+    """Refuse a micro-batch that is neither rows nor packs, or that the longest sample overflows.
+
+    Raises:
+        ConfigError: as said.
+    """
+    at_least(
+        1, rows=(f"{prefix}.micro_batch_size", size), most=(f"{prefix}.max_seq_len", max_seq_len)
+    )
+    exactly_one(
+        rows=(f"{prefix}.micro_batch_size", size), packs=(f"{prefix}.micro_batch_tokens", tokens)
+    )
+    require(
+        tokens is None or tokens >= max_seq_len,
+        f"{prefix}.micro_batch_tokens",
+        tokens,
+        f"a sample may have {prefix}.max_seq_len={max_seq_len} tokens; take at least as many",
+    )
 
 
 def gradient_accumulation_steps(

@@ -15,6 +15,7 @@ from scalesweep.config.data_mix import DataMixConfig
 from scalesweep.config.datasets import DatasetConfig, SourceConfig
 from scalesweep.config.evaluation import EvaluationConfig
 from scalesweep.config.judge import JudgeConfig
+from scalesweep.config.kernels import KernelsConfig
 from scalesweep.config.lora import LoraConfig
 from scalesweep.config.model import ModelConfig
 from scalesweep.config.optim import OptimConfig
@@ -52,6 +53,7 @@ class RunConfig:
     optim: OptimConfig
     batch: BatchConfig
     zero: ZeroConfig
+    kernels: KernelsConfig
     align: AlignConfig
     base: BaseConfig
     evaluation: EvaluationConfig
@@ -168,18 +170,13 @@ class RunConfig:
 
     def _check_batch(self) -> None:
         devices = self.cluster.stage_devices or self.cluster.devices_per_node or 1
-        for prefix, batch, micro, nodes in (
-            ("batch", self.batch.global_batch_size, self.batch.micro_batch_size, self.nodes),
-            (
-                "align",
-                self.align.global_batch_size,
-                self.align.micro_batch_size,
-                self.align.nodes,
-            ),
-        ):
+        recipes = (("batch", self.batch, self.nodes), ("align", self.align, self.align.nodes))
+        for prefix, recipe, nodes in recipes:
+            if recipe.micro_batch_size is None:
+                continue  # packs are made of whatever samples a step has
             gradient_accumulation_steps(
-                global_batch_size=batch,
-                micro_batch_size=micro,
+                global_batch_size=recipe.global_batch_size,
+                micro_batch_size=recipe.micro_batch_size,
                 data_parallel_size=nodes * devices,
                 prefix=prefix,
             )

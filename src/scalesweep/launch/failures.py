@@ -6,9 +6,11 @@ import errno
 import re
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
+
+from scalesweep.records import Execution
 
 
 class Failure(StrEnum):
@@ -201,12 +203,29 @@ def _signal_of(exit_code: int) -> int | None:
     return exit_code - 128 if 128 < exit_code < 128 + 65 else None
 
 
-def smaller_micro_batch(micro_batch_size: int) -> int | None:
-    """The largest proper divisor: it divides whatever the old one divides. None: no smaller one."""
-    for size in range(micro_batch_size // 2, 0, -1):
-        if micro_batch_size % size == 0:
-            return size
+def smaller_micro_batch(execution: Execution, *, max_seq_len: int) -> Execution | None:
+    """The same with less in a forward pass; None where there is nothing smaller.
+
+    Rows go down to the largest proper divisor, which divides whatever the old number divides;
+    packs to half, and never below the longest sample.
+    """
+    if execution.micro_batch_tokens:
+        tokens = max(execution.micro_batch_tokens // 2, max_seq_len)
+        smaller = tokens < execution.micro_batch_tokens
+        return replace(execution, micro_batch_tokens=tokens) if smaller else None
+    for size in range(execution.micro_batch_size // 2, 0, -1):
+        if execution.micro_batch_size % size == 0:
+            return replace(execution, micro_batch_size=size)
     return None
+
+
+def smaller_of(execution: Execution, other: Execution) -> Execution:
+    """The execution with the smaller micro-batch of the two, all else as it is."""
+    return replace(
+        execution,
+        micro_batch_size=min(execution.micro_batch_size, other.micro_batch_size),
+        micro_batch_tokens=min(execution.micro_batch_tokens, other.micro_batch_tokens),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,7 @@ from scalesweep.launch.failures import (
     counted_tries,
     is_storage_error,
     smaller_micro_batch,
+    smaller_of,
 )
 from scalesweep.launch.jobs import JobDir, StageJob, StageJobs, Submission
 from scalesweep.launch.metric_rows import last_row
@@ -461,10 +462,13 @@ class Supervisor:
             if usage is None or tried is None or tried.cluster != execution.cluster:
                 continue
             if usage.failure in (Failure.gpu_oom, Failure.host_oom):
-                smaller = smaller_micro_batch(tried.micro_batch_size)
-                if smaller is not None and smaller < execution.micro_batch_size:
-                    execution = replace(execution, micro_batch_size=smaller)
+                smaller = smaller_micro_batch(tried, max_seq_len=self._max_seq_len())
+                if smaller is not None:
+                    execution = smaller_of(execution, smaller)
         return execution
+
+    def _max_seq_len(self) -> int:
+        return int(self.spec.identity.get("max_seq_len") or 1)
 
     def _tries(self) -> list[Try]:
         """Attempts since this submission took the stage over."""

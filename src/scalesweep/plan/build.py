@@ -194,7 +194,10 @@ EXECUTION_KEYS = (
     "nodes",
     "zero.stage",
     "zero.gradient_checkpointing",
+    "kernels.attention",
+    "kernels.compile",
     "batch.micro_batch_size",
+    "batch.micro_batch_tokens",
 )
 """Settings of a cell that are no part of the tune stage's key unless they are an axis."""
 

@@ -32,21 +32,26 @@ def stage_execution(
     cluster = config.cluster
     whole = node_devices(cluster)
     training = min(cluster.stage(str(kind)).devices or cluster.stage_devices or whole, whole)
-    nodes, devices, micro, zero, recompute = 1, 1, 1, 0, False
+    nodes, devices, zero, recompute = 1, 1, 0, "none"
+    micro: int | None = None
+    tokens: int | None = None
     if kind is StageKind.tune:
         nodes, devices = config.nodes, training
         micro, zero = config.batch.micro_batch_size, config.zero.stage
+        tokens = config.batch.micro_batch_tokens
         recompute = config.zero.gradient_checkpointing
     elif kind is StageKind.align:
         nodes, devices = config.align.nodes, training
         micro, zero = config.align.micro_batch_size, config.align.zero_stage
+        tokens = config.align.micro_batch_tokens
         recompute = config.zero.gradient_checkpointing
     elif kind is StageKind.base:
         recipe = config.base.tower if method == "tower" else config.base.language
         assert recipe is not None
         nodes, devices = recipe.nodes, training
         micro, zero = recipe.micro_batch_size, recipe.zero_stage
-        recompute = config.zero.gradient_checkpointing and method != "tower"
+        tokens = recipe.micro_batch_tokens
+        recompute = "none" if method == "tower" else config.zero.gradient_checkpointing
     elif kind is StageKind.generate:
         # One rank answers; on a cluster it does not hold devices that would do nothing.
         devices = (cluster.stage(str(kind)).devices or 1) if is_slurm(cluster) else training
@@ -58,9 +63,12 @@ def stage_execution(
         node_devices=whole,
         usd_per_node_hour=cluster.usd_per_node_hour or 0.0,
         price_is_example=bool(cluster.price_is_example),
-        micro_batch_size=micro,
+        micro_batch_size=micro or 1,
+        micro_batch_tokens=tokens or 0,
         zero_stage=zero,
         gradient_checkpointing=recompute,
+        attention=config.kernels.attention,
+        compile=config.kernels.compile,
         checkpoint_every_steps=cluster.checkpoint_every_steps or 50,
         threads_per_rank=cluster.threads_per_rank or 1,
         needs_gpu=is_slurm(cluster) and kind not in ONE_RANK and cluster.device not in NO_GPU,

@@ -17,7 +17,10 @@ _COMPARED = (
     "devices_per_node",
     "zero_stage",
     "micro_batch_size",
+    "micro_batch_tokens",
     "gradient_checkpointing",
+    "attention",
+    "compile",
     "threads_per_rank",
     "usd_per_node_hour",
 )

@@ -127,6 +127,7 @@ def _row(
         names.TOKENS: step.num_tokens,
         names.TOKENS_SEEN: state.tokens_seen,
         names.SAMPLES_SEEN: state.samples_seen,
+        names.PADDING_FRACTION: round(1 - step.num_tokens / step.num_computed_tokens, 4),
         names.STEP_SECONDS: round(seconds, 4),
         names.DATA_WAIT_SECONDS: round(fetched - begin, 4),
         names.PEAK_MEMORY_GIB: round(hooks.peak_memory_bytes() / 2**30, 3),

@@ -21,7 +21,10 @@ from scalesweep.data.samples import TrainingSet, load_training_set
 from scalesweep.data.stage import dataset_root
 from scalesweep.data.tokenize import image_token_id
 from scalesweep.errors import StageError
+from scalesweep.models.attention import Kernel, chosen_kernel
+from scalesweep.models.build import DTYPES
 from scalesweep.models.loading import OnDevice
+from scalesweep.models.recompute import Recompute
 from scalesweep.models.weights import weights_folder
 from scalesweep.rundir import write_json
 from scalesweep.specs import Method, TrainingSpec
@@ -38,12 +41,19 @@ from scalesweep.train.checkpoint import (
     set_random_state,
 )
 from scalesweep.train.deepspeed import Engine, initialise_processes, training_device
+from scalesweep.train.leakage import refuse_leakage
 from scalesweep.train.loop import Hooks, train
 from scalesweep.train.optimizer import adamw
+from scalesweep.train.prefetch import prefetched
 from scalesweep.train.tower_task import quarter_labels, tower_accuracy
 from scalesweep.train.trainable import Trainable, build_trainable, publish
 
 log = logging.getLogger(__name__)
+
+STEPS_AHEAD = 2
+"""Steps whose pictures are read while the device works."""
+COMPILED_MULTIPLE = 128
+"""Packs are filled up to a multiple of so many tokens for compiled kernels: fewer shapes."""
 
 
 def run(context: StageContext) -> None:
@@ -62,13 +72,16 @@ def run(context: StageContext) -> None:
     data = load_training_set(
         spec, roots=_roots(spec, context), tokenizer=tokenizer, cache=context.store.cache
     )
+    kernel = _kernel(spec, context)
     trainable = build_trainable(
         spec,
         paths=context.execution.paths,
         inputs=context.inputs,
         tokenizer=tokenizer,
         image_token_id=-1 if tokenizer is None else image_token_id(tokenizer),
-        gradient_checkpointing=context.execution.gradient_checkpointing,
+        recompute=Recompute(context.execution.gradient_checkpointing),
+        kernel=kernel,
+        fuse=context.execution.compile and spec.model is not None,
         placement=OnDevice(training_device()),
     )
     num_trainable_params = trainable.num_trainable_params
@@ -82,13 +95,24 @@ def run(context: StageContext) -> None:
         max_grad_norm=spec.optim.max_grad_norm,
     )
     keeper = CheckpointKeeper(context=context, engine=engine, inputs=context.inputs_digest())
+    if _is_packed(spec, context):
+        assert spec.model is not None
+        refuse_leakage(
+            trainable.task,
+            vocab_size=spec.model.vocab_size,
+            picture_side=None if spec.tower is None else spec.tower.image_size,
+        )
     state = keeper.resume()
     num_steps = count_steps(
         spec.optim, num_samples=len(data), global_batch_size=spec.global_batch_size
     )
     loss = train(
         engine,
-        _steps(spec, data, tokenizer, context).steps(samples_seen=state.samples_seen),
+        prefetched(
+            _steps(spec, data, tokenizer, context).steps(samples_seen=state.samples_seen),
+            # A CPU that trains has no time for it beside.
+            depth=STEPS_AHEAD if engine.device.type == "cuda" else 0,
+        ),
         state,
         optim=spec.optim,
         num_steps=num_steps,
@@ -115,6 +139,17 @@ def _refuse_impossible(spec: TrainingSpec, context: StageContext) -> None:
             "zero.stage=3: 4-bit weights of tuning=qlora are not sharded by ZeRO-3; take "
             "zero.stage=2 or tuning=lora"
         )
+
+
+def _is_packed(spec: TrainingSpec, context: StageContext) -> bool:
+    """A tower's pictures are all alike: there is nothing to pack."""
+    return context.execution.micro_batch_tokens > 0 and spec.method is not Method.tower
+
+
+def _kernel(spec: TrainingSpec, context: StageContext) -> Kernel:
+    """Raises StageError where the asked kernel does not run."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return chosen_kernel(context.execution.attention, device, DTYPES[spec.precision])
 
 
 def _set_deterministic(threads: int) -> None:
@@ -156,6 +191,8 @@ def _steps(
         world_size=context.world_size,
         pad_token_id=0 if tokenizer is None else int(tokenizer.pad_token_id or 0),
         picture_side=None if spec.tower is None else spec.tower.image_size,
+        micro_batch_tokens=context.execution.micro_batch_tokens if _is_packed(spec, context) else 0,
+        pad_to_multiple=COMPILED_MULTIPLE if context.execution.compile else 1,
     )
 
 
@@ -169,6 +206,7 @@ def _task_inputs(spec: TrainingSpec, device: torch.device) -> Any:
             batch.loss_weights.to(device),
             batch.pixels.to(device),
             batch.num_pictures,
+            batch.lengths,
         )
 
     return tower if spec.method is Method.tower else language

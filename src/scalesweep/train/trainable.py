@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel, LlamaForCausalLM
 
 from scalesweep.models.adapters import add_adapters
+from scalesweep.models.attention import Kernel, use_packed_attention
 from scalesweep.models.build import (
     DTYPES,
     EXPORT_DTYPES,
@@ -24,8 +25,11 @@ from scalesweep.models.build import (
     load_projector,
     load_vision_tower,
 )
+from scalesweep.models.elementwise import fuse_elementwise
 from scalesweep.models.loading import ON_CPU, Placement
+from scalesweep.models.output_layer import OutputLayer
 from scalesweep.models.quantization import FourBit, quantize_language_model
+from scalesweep.models.recompute import Recompute, recompute_activations
 from scalesweep.models.weights import weights_folder
 from scalesweep.specs import Method, TrainingSpec
 from scalesweep.train.tasks import LanguageTask, LlavaTask
@@ -64,11 +68,15 @@ def build_trainable(
     inputs: Mapping[str, Path],
     tokenizer: Any,
     image_token_id: int,
-    gradient_checkpointing: bool,
+    recompute: Recompute = Recompute.none,
+    kernel: Kernel = Kernel.sdpa,
+    fuse: bool = False,
     placement: Placement = ON_CPU,
 ) -> Trainable:
     """The model of a stage with exactly what its method trains requiring gradients.
 
+    recompute: activations that the backward pass computes again.
+    kernel: of attention over packed samples; fuse: compile the element-wise parts.
     placement: where loaded weights stay; a language model's under qlora are made 4-bit on the way.
 
     Raises:
@@ -82,13 +90,17 @@ def build_trainable(
     if spec.method is Method.language:
         model = _language_model(spec, paths, inputs, tokenizer, placement)
         model.requires_grad_(True)
-        task: nn.Module = LanguageTask(model)
+        blocks = model.model
+        task: nn.Module = LanguageTask(model, kernel=kernel)
     else:
         model = _llava(spec, paths, inputs, tokenizer, image_token_id, placement)
+        blocks = model.model.language_model
         model = _with_gradients(model, spec)
-        task = LlavaTask(model, blind=spec.blind)
-    if gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        task = LlavaTask(model, blind=spec.blind, kernel=kernel)
+    use_packed_attention(blocks)
+    recompute_activations(blocks, recompute)
+    if fuse:
+        fuse_elementwise(blocks)
     return Trainable(task=task, model=model, spec=spec, tokenizer=tokenizer)
 
 
@@ -101,12 +113,15 @@ def _language_model(
 ) -> LlamaForCausalLM:
     assert spec.model is not None
     if spec.model.weights == "random":
-        return LlamaForCausalLM(llama_config(spec.model, tokenizer=tokenizer))
-    folder = weights_folder("language_model", spec.model.weights, paths=paths, inputs=inputs)
-    dtype = DTYPES[spec.precision]
-    if spec.method is Method.qlora:
-        placement = FourBit(placement.device, compute_dtype=dtype)
-    return load_language_model(spec.model, folder, dtype=dtype, placement=placement)
+        model = LlamaForCausalLM(llama_config(spec.model, tokenizer=tokenizer))
+    else:
+        folder = weights_folder("language_model", spec.model.weights, paths=paths, inputs=inputs)
+        dtype = DTYPES[spec.precision]
+        if spec.method is Method.qlora:
+            placement = FourBit(placement.device, compute_dtype=dtype)
+        model = load_language_model(spec.model, folder, dtype=dtype, placement=placement)
+    model.lm_head = OutputLayer.of(model.lm_head)
+    return model
 
 
 def _llava(
