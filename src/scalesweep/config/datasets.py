@@ -21,7 +21,11 @@ class DatasetConfig:
     files: dict[str, str] = field(default_factory=dict)
     """Path below root -> "sha256:..." or "" when it is not declared."""
     source: str = ""
-    """Where it comes from and under which licence, for people."""
+    """Where it comes from, for people."""
+    url: str = ""
+    """The page to fetch it from."""
+    licence: str = ""
+    """For people; empty: not known here."""
 
 
 @dataclass(kw_only=True)

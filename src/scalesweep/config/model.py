@@ -39,6 +39,10 @@ class ModelConfig:
     """The output layer is the embedding matrix itself."""
     base_lr: float | None = None
     """Learning rate at which a miniature's base is made from nothing; null: never made here."""
+    licence: str = ""
+    """Of the weights, for people; empty: not known here."""
+    source: str = ""
+    """Where the weights come from and how to get them, for people."""
 
     def __post_init__(self) -> None:
         for name in (

@@ -29,6 +29,10 @@ class ResolutionConfig:
     """Folder with the weights on this machine; null: not here."""
     blind: bool = False
     """Every pixel is zero, in training and in answering: the blind baseline."""
+    licence: str = ""
+    """Of the tower's weights, for people; empty: not known here."""
+    source: str = ""
+    """Where they come from and how to get them, for people."""
 
     def __post_init__(self) -> None:
         for name in ("pixels", "patch_size", "hidden_size", "num_layers", "num_heads"):
