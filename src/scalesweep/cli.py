@@ -51,6 +51,8 @@ Verbs
   logs       last lines of a cell's logs   CELL [STUDY] [--stage KIND] [--follow]
   judge      do the judge stages that wait for this machine              [STUDY]
   report     cost beside score      [STUDY] [--format terminal|md|csv|json|html]
+  export     a cell's model for plain transformers or peft    CELL DIR [STUDY]
+             [--merge] [--no-base] [--dtype bfloat16|float16|float32]
   cancel     stop the commands and jobs that work on a study             [STUDY]
 
 Settings (conf/): {groups}

@@ -120,11 +120,36 @@ def _logs(words: Sequence[str]) -> int:
     )
 
 
+def _export(words: Sequence[str]) -> int:
+    if len(words) < 2 or words[0].startswith("-") or words[1].startswith("-"):
+        raise ConfigError("export: name a cell (its number or name in `status`) and a directory")
+    study, given = _study_arguments(
+        "export", words[2:], flags=("--merge", "--no-base"), options=("--dtype",)
+    )
+    from scalesweep import study_export
+
+    lines = study_export.export(
+        _store(given),
+        study,
+        study_export.Wanted(
+            cell=words[0],
+            folder=Path(words[1]),
+            merge="--merge" in given,
+            with_base="--no-base" not in given,
+            dtype=given.get("--dtype"),
+        ),
+    )
+    for line in lines:
+        print(line)
+    return 0
+
+
 STUDY_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "status": _status,
     "watch": _watch,
     "logs": _logs,
     "judge": _judge,
     "report": _report,
+    "export": _export,
     "cancel": _cancel,
 }

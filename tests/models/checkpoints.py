@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer
 
-from scalesweep.data.tokenizer import miniature_tokenizer
+from scalesweep.data.tokenize import image_token_id
 from scalesweep.specs import GenerateSpec, Method, Precision
 from scalesweep.train.trainable import build_trainable, publish
 from tests.train.small_stages import PATHS, model_spec, tower_spec, training_spec
 
 
-def tuned(method: Method, folder: Path, **changes: Any) -> Any:
+def tuned(method: Method, folder: Path, *, paths: Mapping[str, str] = PATHS, **changes: Any) -> Any:
     """Publish a checkpoint whose learned weights were moved at random; returns its model."""
+    tokenizer = AutoTokenizer.from_pretrained(paths["tokenizer"])
     made = build_trainable(
         training_spec(method, **changes),
-        paths=PATHS,
+        paths=paths,
         inputs={},
-        tokenizer=miniature_tokenizer(),
-        image_token_id=4,
+        tokenizer=tokenizer,
+        image_token_id=image_token_id(tokenizer),
     )
     generator = torch.Generator().manual_seed(8)
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,8 +27,10 @@ class Log:
     path: Path
 
 
-def find_cell(plan: Plan, word: str) -> Cell:
+def find_cell(plan: Plan, word: str, *, verb: str = "logs") -> Cell:
     """A cell by its number in `status`, its name, or a part of the name that only it has.
+
+    A whole part goes before a piece of one: "lora" is not qlora.
 
     Raises:
         ConfigError: there is none, or there are several.
@@ -35,12 +38,15 @@ def find_cell(plan: Plan, word: str) -> Cell:
     if word.isdigit() and 1 <= int(word) <= len(plan.cells):
         return plan.cells[int(word) - 1]
     found = [cell for cell in plan.cells if cell.name == word]
+    found = found or [cell for cell in plan.cells if word in cell.name.split("-")]
     found = found or [cell for cell in plan.cells if word in cell.name]
     if len(found) == 1:
         return found[0]
-    names = ", ".join(cell.name for cell in (found or plan.cells)[:8])
+    known = [cell.name for cell in found or plan.cells]
+    near = [] if found else difflib.get_close_matches(word, known, n=8, cutoff=0.4)
+    names = ", ".join(near or known[:8])
     problem = "several cells have it in their names" if found else "no such cell"
-    raise ConfigError(f"logs {word}: {problem}; take a number from `status`, or one of {names}")
+    raise ConfigError(f"{verb} {word}: {problem}; take a number from `status`, or one of {names}")
 
 
 def cell_logs(plan: Plan, store: Store, cell: Cell, *, kind: str | None) -> list[Log]:

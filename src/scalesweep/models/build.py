@@ -122,14 +122,8 @@ def assemble_llava(
     seed: int,
 ) -> LlavaForConditionalGeneration:
     """LLaVA of a language model, a tower and a fresh projector; nothing is copied."""
-    config = LlavaConfig(
-        vision_config=tower.config,
-        text_config=language_model.config,
-        image_token_index=image_token_id,
-        image_seq_length=tower_spec.num_patches,
-        projector_hidden_act="linear",
-        vision_feature_layer=tower_spec.feature_layer,
-        vision_feature_select_strategy="default",
+    config = llava_config(
+        language_model.config, tower.config, tower_spec, image_token_id=image_token_id
     )
     dtype = language_model.lm_head.weight.dtype
     config.dtype = dtype
@@ -141,6 +135,21 @@ def assemble_llava(
     model.lm_head = language_model.lm_head
     model.generation_config = language_model.generation_config
     return model
+
+
+def llava_config(
+    text: LlamaConfig, vision: CLIPVisionConfig, tower: VisionTowerSpec, *, image_token_id: int
+) -> LlavaConfig:
+    """The identity as activation of the projector; features of the layer that the tower names."""
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=image_token_id,
+        image_seq_length=tower.num_patches,
+        projector_hidden_act="linear",
+        vision_feature_layer=tower.feature_layer,
+        vision_feature_select_strategy="default",
+    )
 
 
 def linear_projector(config: LlavaConfig, *, dtype: torch.dtype, seed: int) -> Any:

@@ -147,7 +147,7 @@ def _fill(model: Any, folder: Path, *, dtype: torch.dtype, placement: Placement)
                     f"{folder}: {source} has the shape {list(shard.shape(source))}, not "
                     f"{list(empty[name].shape)} as in {type(model).__name__}"
                 )
-            read = partial(_read, shard, source, folder)
+            read = partial(read_weight, shard, source, folder)
             names = same[id(empty[name])]
             if name in put:
                 _check_tied(names, put[name], read(), folder)
@@ -285,7 +285,12 @@ def _indexed(index: Path) -> list[Path]:
     return [index.parent / name for name in sorted(set(named))]
 
 
-def _read(shard: Shard, source: str, folder: Path) -> Tensor:
+def read_weight(shard: Shard, source: str, folder: Path) -> Tensor:
+    """One weight, mapped.
+
+    Raises:
+        StageError: its file cannot be read.
+    """
     with _reading(folder):
         return shard.read(source)
 

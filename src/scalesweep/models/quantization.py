@@ -99,3 +99,23 @@ def check_quantized(model: Any) -> None:
             wrong.append(f"{name} is not quantised")
     if wrong:
         raise StageError(f"4-bit base: wrong layers: {', '.join(wrong[:5])}")
+
+
+def nf4_tensors(weight: Tensor, *, compute_dtype: torch.dtype) -> dict[str, Tensor]:
+    """What transformers saves for a 4-bit weight: suffix of its name -> tensor."""
+    quantized: Any = nf4_weight(weight.to(_device()))
+    quantized.quant_state.dtype = compute_dtype
+    parts = quantized.quant_state.as_dict(packed=True)
+    return {"": quantized.data, **{f".{name}": part for name, part in parts.items()}}
+
+
+def dequantized(weight: Tensor) -> Tensor:
+    """What a weight is worth in 4 bit, in its own dtype."""
+    quantized: Any = nf4_weight(weight.to(_device()))
+    whole: Tensor = bnb.functional.dequantize_4bit(quantized.data, quantized.quant_state)
+    return whole.to("cpu", weight.dtype)
+
+
+def _device() -> torch.device:
+    """Where a base is quantised for training: its blocks may round otherwise elsewhere."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -36,7 +36,7 @@ def report_json(report: StudyReport) -> dict[str, Any]:
         "command": fmt.public(results.plan.command),
         "primary": results.primary,
         "text_benchmark": results.text_benchmark,
-        "cells": [_cell(cell, has_jobs=results.account is not None) for cell in results.cells],
+        "cells": [cell_json(cell, has_jobs=results.account is not None) for cell in results.cells],
         "settings": [_setting(report, setting) for setting in report.settings],
         "pareto_front": [setting.label for setting in report.front],
         "seed_spread": {
@@ -112,7 +112,8 @@ def _charge(charge: NamedCharge) -> dict[str, Any]:
     return {"stage": charge.stage, "what": charge.what, "seconds": charge.seconds}
 
 
-def _cell(cell: CellResult, *, has_jobs: bool) -> dict[str, Any]:
+def cell_json(cell: CellResult, *, has_jobs: bool) -> dict[str, Any]:
+    """All of one cell."""
     return {
         "name": cell.cell.name,
         "setting": cell.label,

@@ -1,0 +1,111 @@
+"""Chat templates in Jinja say what our own templates say, to the last character."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from scalesweep.data.chat_templates import chat_template
+from scalesweep.data.templates import TEMPLATES, Turn, render
+from scalesweep.errors import DataError
+
+CAPTIONS = {"plain", "mini_caption"}
+CHATS = sorted(set(TEMPLATES) - CAPTIONS)
+
+Message = dict[str, Any]
+
+
+def rendered(template: str, messages: list[Message], *, gap: str = "", **options: Any) -> str:
+    texts, _ = render_jinja_template(
+        conversations=[messages],
+        chat_template=chat_template(template, gap=gap),
+        bos_token="<s>",
+        eos_token="</s>",
+        **options,
+    )
+    return str(texts[0])
+
+
+def ours(template: str, turns: list[Turn]) -> str:
+    return "".join(segment.text for segment in render(template, turns, bos="<s>", eos="</s>"))
+
+
+def question(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def answer(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def with_picture(text: str) -> Message:
+    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+
+
+@pytest.mark.parametrize("template", CHATS)
+@pytest.mark.parametrize("text", ["Who are you?", '  It\'s "so"\\n {{x}} \n', ""])
+def test_an_open_question(template: str, text: str) -> None:
+    said = rendered(template, [question(text)], add_generation_prompt=True)
+
+    assert said == ours(template, [(text, None)])
+
+
+@pytest.mark.parametrize("template", CHATS)
+@pytest.mark.parametrize("text", ["What is this?", " What\nis this? ", ""])
+def test_a_question_about_a_picture(template: str, text: str) -> None:
+    said = rendered(template, [with_picture(text)], add_generation_prompt=True)
+
+    assert said == ours(template, [(f"<image>\n{text}", None)])
+
+
+@pytest.mark.parametrize("template", CHATS)
+def test_a_picture_that_is_marked_in_the_text_goes_in_front(template: str) -> None:
+    text = "What is\n<image> this?"
+
+    assert rendered(template, [question(text)], add_generation_prompt=True) == ours(
+        template, [(text, None)]
+    )
+
+
+@pytest.mark.parametrize("template", CHATS)
+def test_a_conversation_of_several_turns(template: str) -> None:
+    messages = [
+        with_picture("What is this?"),
+        answer("A cup."),
+        question("Which colour?"),
+        {"role": "assistant", "content": [{"type": "text", "text": "Red."}]},
+        question("Sure?"),
+    ]
+
+    assert rendered(template, messages, add_generation_prompt=True) == ours(
+        template,
+        [("<image>\nWhat is this?", "A cup."), ("Which colour?", "Red."), ("Sure?", None)],
+    )
+    assert rendered(template, messages[:4]) == ours(
+        template, [("<image>\nWhat is this?", "A cup."), ("Which colour?", "Red.")]
+    )
+
+
+def test_a_system_message_replaces_the_trained_one() -> None:
+    messages = [{"role": "system", "content": "Be brief."}, question("Who?")]
+
+    said = rendered("vicuna_v1", messages, add_generation_prompt=True)
+
+    assert said == "Be brief. USER: Who? ASSISTANT:"
+
+
+def test_the_gap_stands_between_picture_and_line_break_alone() -> None:
+    said = rendered("mini", [with_picture("Who?")], gap=" ", add_generation_prompt=True)
+
+    assert said == "USER: <image> \nWho? ASSISTANT:"
+    assert rendered("mini", [question("Who?")], gap=" ", add_generation_prompt=True) == (
+        "USER: Who? ASSISTANT:"
+    )
+
+
+@pytest.mark.parametrize("template", [*sorted(CAPTIONS), "unheard_of"])
+def test_captions_are_no_conversations(template: str) -> None:
+    with pytest.raises(DataError, match="has no chat template; those that have are"):
+        chat_template(template)
