@@ -148,6 +148,7 @@ def test_lengths_and_weights_are_known_without_reading_samples(
     every = [samples[n] for n in range(len(samples))]
     assert samples.lengths.tolist() == [len(s.input_ids) for s in every]
     assert samples.loss_weight_sums.tolist() == pytest.approx([s.loss_weights.sum() for s in every])
+    assert samples.num_supervised.tolist() == [int((s.loss_weights != 0).sum()) for s in every]
 
 
 def test_bos_is_neither_learned_nor_lost(root: Path) -> None:

@@ -7,17 +7,15 @@ square of attention where the kernel computes all of it, which the plain ("eager
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
 import pytest
 import torch
-from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from scalesweep.data.tokenizer import miniature_tokenizer
 from scalesweep.models.flops import Work, flops_by_part, hardware_flops, mfu, model_flops
 from scalesweep.models.parameters import num_language_model_params
+from scalesweep.models.recompute import Recompute
 from scalesweep.specs import LanguageModelSpec, LoraSpec, Method, TrainingSpec
 from scalesweep.train.trainable import build_trainable
 from tests.models.test_parameters import language_model, vision_tower
@@ -37,12 +35,8 @@ def counted(spec: TrainingSpec, *, checkpointing: str = "none") -> int:
         inputs={},
         tokenizer=miniature_tokenizer(),
         image_token_id=IMAGE,
+        recompute=Recompute(checkpointing),
     )
-    if checkpointing == "full":
-        for layer in made.task.modules():
-            if isinstance(layer, LlamaDecoderLayer):
-                layer.gradient_checkpointing = True
-                layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
     made.task.train()
     made.model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter:
@@ -56,7 +50,7 @@ def other_half(spec: TrainingSpec, work: Work, *, again: bool = False) -> int:
     return attention.total + (attention.forward if again else 0)
 
 
-@pytest.mark.parametrize("checkpointing", ["none", "full"])
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
 @pytest.mark.parametrize("method", [Method.full, Method.lora, Method.projector])
 def test_hardware_flops_are_those_that_torch_counts(method: Method, checkpointing: str) -> None:
     spec = training_spec(method)

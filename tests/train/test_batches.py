@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from scalesweep.data.samples import TrainingSet, load_training_set
 from scalesweep.data.tokenizer import miniature_tokenizer
+from scalesweep.models.flops import Work
 from scalesweep.specs import Method
 from scalesweep.train.batches import NO_SAMPLE, MicroBatch, StepMaker, rank_share, step_samples
 from tests.train.small_stages import Lab, training_spec
@@ -135,6 +136,10 @@ def test_a_step_counts_tokens_and_loss_over_all_ranks(mix: TrainingSet) -> None:
     assert {step.loss_weight for step in steps} == {by_hand}  # whole numbers
     assert {step.num_tokens for step in steps} == {int(mix.lengths[samples].sum())}
     assert {step.num_samples for step in steps} == {3}
+    work = Work.of(
+        mix.lengths[samples], num_supervised=int(by_hand), num_pictures=2
+    )  # answers weigh 1
+    assert [step.work for step in steps] == [work, work]
 
 
 def test_steps_go_on_where_others_stopped(mix: TrainingSet) -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from scalesweep.errors import Interrupted, StageError
+from scalesweep.models.flops import Work
+from scalesweep.tracking import metric_names as names
 from scalesweep.train.batches import MicroBatch, Step
 from scalesweep.train.checkpoint import TrainState
 from scalesweep.train.loop import Hooks, train
@@ -57,6 +59,10 @@ class Surroundings:
             save_due=lambda state: state.step % self.save_every == 0,
             stop_requested=self._stop,
             peak_memory_bytes=lambda: 2**30,
+            utilisation=lambda work, seconds: {
+                names.MODEL_TFLOPS_PER_SECOND: work.num_tokens,
+                names.MFU: seconds,
+            },
         )
 
     def _stop(self) -> bool:
@@ -82,6 +88,7 @@ def steps(*, num_micro_batches: int = 1, loss_weight: float = 4.0) -> Iterator[S
             num_tokens=10 * num_micro_batches,
             num_computed_tokens=16 * num_micro_batches,
             num_samples=8,
+            work=Work.of([10] * num_micro_batches, num_supervised=4, num_pictures=0),
         )
 
 
@@ -124,6 +131,8 @@ def test_a_row_tells_where_the_run_stands() -> None:
     assert (row["step"], row["progress/done"], row["progress/total"]) == (3, 3, 3)
     assert (row["tokens_seen"], row["samples_seen"], row["tokens"]) == (30, 24, 10)
     assert (row["learning_rate"], row["grad_norm"], row["peak_memory_gib"]) == (1.0, 1.5, 1.0)
+    assert row["model_tflops_per_second"] == 10  # as the surroundings count it
+    assert row["mfu"] == pytest.approx(row["step_s"], abs=1e-4)
 
 
 def test_checkpoints_are_written_when_due_but_not_after_the_last_step() -> None:

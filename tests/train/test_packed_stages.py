@@ -17,6 +17,11 @@ ABSOLUTE = 2e-5
 """Of losses around 4 over four steps of fp32 sums in another order."""
 
 
+def tera_operations(run: Ended) -> list[float]:
+    """Of each step: what it asks for, however it is divided."""
+    return [row["model_tflops_per_second"] * row["step_s"] for row in run.rows]
+
+
 @pytest.fixture(scope="module")
 def padded(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     return lab.stage(tmp_path_factory.mktemp("padded"), Method.full, **CHANGES).attempt()
@@ -56,6 +61,8 @@ def test_packs_learn_what_padded_rows_learn(
     assert {row["padding_fraction"] for row in run.rows} == {0.0}
     assert max(row["padding_fraction"] for row in padded.rows) > 0.1
     assert all(row["tokens_per_second"] > 0 and row["data_wait_s"] >= 0 for row in run.rows)
+    assert tera_operations(run) == pytest.approx(tera_operations(padded), rel=0.02)
+    assert all("mfu" not in row for row in run.rows)  # a CPU's peak is not known
 
 
 @pytest.mark.parametrize("method", [Method.full, Method.lora], ids=str)

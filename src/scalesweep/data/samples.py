@@ -51,6 +51,8 @@ class _Part:
     """[rows] tokens, pictures expanded"""
     loss_weight_sums: npt.NDArray[np.float32]
     """[rows]"""
+    num_supervised: npt.NDArray[np.int32]
+    """[rows]"""
 
 
 class TrainingSet:
@@ -78,6 +80,10 @@ class TrainingSet:
             [part.loss_weight_sums for part in parts]
         )
         """[N] sum of each sample's loss_weights; for a tower, 1."""
+        self.num_supervised: npt.NDArray[np.int32] = np.concatenate(
+            [part.num_supervised for part in parts]
+        )
+        """[N] tokens of each sample that have a loss weight; for a tower, 1."""
         self.skipped = list(skipped)
         """One line per broken item that was left out."""
         self._picture, self._pictures = _number_pictures(parts)
@@ -226,9 +232,15 @@ def _load_part(
         on_broken_item=spec.on_broken_item,
     )
     rows = np.array([row for row in range(len(index)) if row not in unfit], dtype=np.int64)
-    return _Part(
-        index=index, rows=rows, lengths=lengths[rows], loss_weight_sums=sums[rows]
-    ), skipped
+    supervised = _loss_weight_sums(index, (weights != 0).astype(np.float32)).astype(np.int32)
+    part = _Part(
+        index=index,
+        rows=rows,
+        lengths=lengths[rows],
+        loss_weight_sums=sums[rows],
+        num_supervised=supervised[rows],
+    )
+    return part, skipped
 
 
 def _lengths(index: SourceIndex, spec: TrainingSpec) -> npt.NDArray[np.int32]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from scalesweep.data.order import sample_order
 from scalesweep.data.packing import pack
 from scalesweep.data.samples import TrainingSet
+from scalesweep.models.flops import Work
 
 NO_SAMPLE = -1
 """Stands for a place in a micro-batch that no sample fills."""
@@ -51,6 +52,8 @@ class Step:
     num_computed_tokens: int
     """Over all ranks, padding and dummies included"""
     num_samples: int
+    work: Work
+    """Over all ranks, without padding: what its arithmetic is counted from"""
 
 
 def step_samples(
@@ -128,6 +131,11 @@ class StepMaker:
             num_tokens=int(self._data.lengths[index].sum()),
             num_computed_tokens=sum(self._computed(part) for share in shares for part in share),
             num_samples=len(samples),
+            work=Work.of(
+                self._data.lengths[index].tolist(),
+                num_supervised=int(self._data.num_supervised[index].sum()),
+                num_pictures=sum(self._data.has_image(n) for n in samples),
+            ),
         )
 
     def _share(self, samples: Sequence[int], rank: int) -> list[list[int]]:

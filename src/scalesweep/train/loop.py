@@ -6,18 +6,21 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
 from scalesweep.errors import Interrupted, StageError
+from scalesweep.models.flops import Work
 from scalesweep.specs import OptimSpec
 from scalesweep.tracking import metric_names as names
 from scalesweep.train.batches import MicroBatch, Step
 from scalesweep.train.checkpoint import TrainState
-from scalesweep.train.deepspeed import Engine
 from scalesweep.train.optimizer import learning_rate
+
+if TYPE_CHECKING:
+    from scalesweep.train.deepspeed import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,8 @@ class Hooks:
     save_due: Callable[[TrainState], bool]
     stop_requested: Callable[[], bool]
     peak_memory_bytes: Callable[[], int]
+    utilisation: Callable[[Work, float], Mapping[str, float]]
+    """Metrics of the devices' use: of a step's work, done in so many seconds."""
 
 
 def train(
@@ -131,6 +136,7 @@ def _row(
         names.STEP_SECONDS: round(seconds, 4),
         names.DATA_WAIT_SECONDS: round(fetched - begin, 4),
         names.PEAK_MEMORY_GIB: round(hooks.peak_memory_bytes() / 2**30, 3),
+        **hooks.utilisation(step.work, seconds),
     }
     if math.isfinite(grad_norm):
         row[names.GRAD_NORM] = grad_norm

@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from scalesweep.train.optimizer import adamw
 from scalesweep.train.prefetch import prefetched
 from scalesweep.train.tower_task import quarter_labels, tower_accuracy
 from scalesweep.train.trainable import Trainable, build_trainable, publish
+from scalesweep.train.utilisation import peak_flops, utilisation
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +126,12 @@ def run(context: StageContext) -> None:
             save_due=keeper.due,
             stop_requested=context.stop_requested,
             peak_memory_bytes=_peak_memory_bytes,
+            utilisation=partial(
+                utilisation,
+                spec,
+                num_devices=context.world_size,
+                peak_flops=peak_flops(spec.precision, engine.device),
+            ),
         ),
     )
     with engine.gathered(list(trainable.task.parameters())):
