@@ -1,4 +1,4 @@
-"""python -m benchmarks [startup] [sweeps] [submission] [training] [demo]; without names, all."""
+"""python -m benchmarks [NAME ...]: startup, sweeps, submission, training, packing, demo; or all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-NAMES = ("startup", "sweeps", "submission", "training", "demo")
+NAMES = ("startup", "sweeps", "submission", "training", "packing", "demo")
 
 
 def main(names: list[str]) -> int:

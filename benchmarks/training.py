@@ -1,9 +1,11 @@
-"""Steps per second of the trainer against a bare PyTorch loop, in one run, in turn.
+"""Steps per second of the trainer against a bare PyTorch loop and HF Trainer, in one run, in turn.
 
 The baseline is as bare as it gets: the same model and loss, batches that were made beforehand, then
 forward, backward, clip and AdamW; no data, no engine, no accounts. Ours is the whole loop of a
 stage: samples and pictures read step by step, DeepSpeed, metrics written to disk. "stock forward"
 is the loop that a user of transformers writes: the model's own forward with labels and a mask.
+HF Trainer is transformers.Trainer around it, with the same samples in the same order, padded, the
+same optimizer and schedule, and neither logging nor saving.
 Each variant is a process of its own on one thread; they take turns, so that what slows the machine
 slows them alike. Core seconds are counted, and the fastest rounds compared: neighbours on a shared
 machine make a round slower, never faster.
@@ -20,7 +22,10 @@ from pathlib import Path
 from benchmarks.timing import Timing, ratio_text
 
 BASELINE = "bare loop"
-VARIANTS = (BASELINE, "stock forward", "zero 0", "zero 2", "zero 3")
+HF_TRAINER, OURS = "HF Trainer", "zero 0"
+VARIANTS = (BASELINE, "stock forward", HF_TRAINER, OURS, "zero 2", "zero 3")
+GOAL = 0.95
+"""Of the bare loop's speed, for ours with ZeRO-0."""
 CASES = {
     "mini_s full": ["model=mini_s", "tuning=full"],
     "mini_m full": ["model=mini_m", "tuning=full"],
@@ -108,3 +113,9 @@ def _print(case: str, timings: dict[str, Timing]) -> None:
         best = min(timing.seconds)
         print(f"  {variant:<14} {1 / best:>8.2f}  {fastest / best:.2f}   "
               f"{ratio_text(timing, timings[BASELINE])}")  # fmt: skip
+    ours, trainer = min(timings[OURS].seconds), min(timings[HF_TRAINER].seconds)
+    share = fastest / ours
+    print(
+        f"  ours ({OURS}): {share:.2f} of the {BASELINE} (goal >= {GOAL}: "
+        f"{'reached' if share >= GOAL else 'MISSED'}), {trainer / ours:.2f} of {HF_TRAINER}"
+    )

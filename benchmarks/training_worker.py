@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELIS
 import torch
 from transformers import AutoTokenizer
 
+from benchmarks.hf_trainer import Pausing, train_in_rounds, trainer
 from scalesweep.data.images import normalise
 from scalesweep.data.samples import TrainingSet, load_training_set
 from scalesweep.data.tokenize import image_token_id
@@ -34,6 +36,7 @@ from scalesweep.train.deepspeed import Engine, initialise_processes
 from scalesweep.train.loop import Hooks, train
 from scalesweep.train.optimizer import adamw, learning_rate
 from scalesweep.train.trainable import Trainable, build_trainable
+from scalesweep.train.utilisation import utilisation
 
 NUM_STEPS = 150
 """Of the schedule; the same for all variants."""
@@ -115,6 +118,37 @@ def stock_forward(bench: Bench) -> Run:
     return _plain(bench, loss)
 
 
+def hf_trainer(bench: Bench) -> None:
+    """transformers.Trainer; answers as main() does."""
+    begin = 0.0
+
+    def ask() -> int:
+        nonlocal begin
+        if begin:
+            print(time.process_time() - begin, flush=True)
+        line = sys.stdin.readline()
+        begin = time.process_time()
+        return int(line or 0)
+
+    train_in_rounds(
+        trainer(
+            bench.trainable.model,
+            bench.data,
+            optim=bench.spec.optim,
+            num_steps=10 * NUM_STEPS,
+            micro_batch_size=bench.execution.micro_batch_size,
+            gradient_accumulation_steps=-(
+                -bench.spec.global_batch_size // bench.execution.micro_batch_size
+            ),
+            pad_token_id=int(bench.tokenizer.pad_token_id or 0),
+            seed=bench.spec.seed,
+            scratch=bench.scratch / "trainer",
+            callbacks=[Pausing(ask)],
+            use_cpu=True,
+        )
+    )
+
+
 def _plain(bench: Bench, loss: Callable[[MicroBatch, float], Any]) -> Run:
     made = list(itertools.islice(bench.maker.steps(samples_seen=0), READY_MADE))
     steps = itertools.cycle(made)
@@ -156,6 +190,7 @@ def our_loop(bench: Bench, zero_stage: int, context: StageContext) -> Run:
         save_due=lambda _: False,
         stop_requested=lambda: False,
         peak_memory_bytes=lambda: 0,
+        utilisation=partial(utilisation, bench.spec, num_devices=1, peak_flops=None),
     )
     steps: Iterator[Any] = bench.maker.steps(samples_seen=0)
 
@@ -173,6 +208,11 @@ def main() -> None:
     scratch = store.root / "bench" / variant.replace(" ", "_")
     scratch.mkdir(parents=True)
     bench = Bench(store, scratch)
+    if variant in ("stock forward", "HF Trainer"):
+        bench.trainable.model.set_attn_implementation("sdpa")  # as a user of transformers has it
+    if variant == "HF Trainer":
+        hf_trainer(bench)
+        return
     if variant == "bare loop":
         run = bare_loop(bench)
     elif variant == "stock forward":
