@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,34 +124,114 @@ def loaded(mode: str, folder: Path, *, num_ranks: int, timeout_s: float = 120) -
 
 def main(words: Sequence[str]) -> None:
     mode, folder = words[0], Path(words[1])
+    print(MODES[mode](folder))
+
+
+def whole(folder: Path) -> int:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from scalesweep.models.loading import load_weights
+
+    with watched() as growth:
+        load_weights(LlamaForCausalLM, folder, dtype=torch.float32)
+    return growth.peak_bytes
+
+
+def from_a_state_dict(folder: Path) -> int:
     import torch
     from safetensors.torch import load_file
+    from transformers import LlamaForCausalLM
+
+    from scalesweep.models.loading import load_weights
+
+    with watched() as growth:
+        files = sorted(folder.glob("*.safetensors"))
+        state = {k: v.clone() for file in files for k, v in load_file(file).items()}
+        load_weights(LlamaForCausalLM, folder, dtype=torch.float32).load_state_dict(state)
+    return growth.peak_bytes
+
+
+def four_bit(folder: Path) -> int:
+    import torch
     from transformers import LlamaForCausalLM
 
     from scalesweep.models.loading import ON_CPU, load_weights
     from scalesweep.models.quantization import FourBit, nf4_weight
 
-    if "4-bit" in mode:
-        nf4_weight(torch.ones(64, 64))  # what the library takes once
+    nf4_weight(torch.ones(64, 64))  # what the library takes once
+    placement = FourBit(ON_CPU.device, torch.float32)
     with watched() as growth:
-        if mode == "whole":
-            model = load_weights(LlamaForCausalLM, folder, dtype=torch.float32)
-        elif mode == "whole, from a state dict":
-            files = sorted(folder.glob("*.safetensors"))
-            state = {k: v.clone() for file in files for k, v in load_file(file).items()}
-            model = load_weights(LlamaForCausalLM, folder, dtype=torch.float32)
-            model.load_state_dict(state)
-        elif mode == "4-bit":
-            four_bit = FourBit(ON_CPU.device, torch.float32)
-            model = load_weights(LlamaForCausalLM, folder, dtype=torch.float32, placement=four_bit)
-        else:
-            assert mode == "4-bit of a whole one"
-            model = load_weights(LlamaForCausalLM, folder, dtype=torch.float32)
-            for module in model.model.modules():
-                if type(module) is torch.nn.Linear:
-                    module.weight = nf4_weight(module.weight.data)
-    del model
-    print(growth.peak_bytes)
+        load_weights(LlamaForCausalLM, folder, dtype=torch.float32, placement=placement)
+    return growth.peak_bytes
+
+
+def four_bit_of_a_whole_one(folder: Path) -> int:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from scalesweep.models.loading import load_weights
+    from scalesweep.models.quantization import nf4_weight
+
+    nf4_weight(torch.ones(64, 64))
+    with watched() as growth:
+        model = load_weights(LlamaForCausalLM, folder, dtype=torch.float32)
+        for module in model.model.modules():
+            if type(module) is torch.nn.Linear:
+                module.weight = nf4_weight(module.weight.data)
+    return growth.peak_bytes
+
+
+def sharded(folder: Path) -> int:
+    """Each weight must then be split, and, made whole again, be that of the files."""
+    import deepspeed
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from scalesweep.models.loading import load_weights, shards
+    from scalesweep.specs import Precision
+    from scalesweep.train.deepspeed import initialise_processes, weight_placement
+
+    initialise_processes()
+    placement = weight_placement(3, Precision.fp32)
+    torch.distributed.broadcast(torch.zeros(1), src=0)  # what the library takes once
+    with watched() as growth:
+        model = load_weights(LlamaForCausalLM, folder, dtype=torch.float32, placement=placement)
+    parameters = dict(model.named_parameters())
+    assert sum(p.numel() for p in parameters.values()) == 0
+    for shard in shards(folder):
+        for name in shard.names():
+            with deepspeed.zero.GatheredParameters([parameters[name]]):
+                assert torch.equal(parameters[name], shard.read(name)), name
+    return growth.peak_bytes
+
+
+def split_after_a_whole_load(folder: Path) -> int:
+    import deepspeed
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from scalesweep.models.loading import load_weights
+    from scalesweep.specs import Precision
+    from scalesweep.train.deepspeed import engine_config, initialise_processes
+
+    initialise_processes()
+    torch.distributed.broadcast(torch.zeros(1), src=0)
+    config = engine_config(3, Precision.fp32, 1.0, num_trained_params=1)
+    with watched() as growth:
+        model = load_weights(LlamaForCausalLM, folder, dtype=torch.float32)
+        deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=torch.float32)
+    return growth.peak_bytes
+
+
+MODES: dict[str, Callable[[Path], int]] = {
+    "whole": whole,
+    "whole, from a state dict": from_a_state_dict,
+    "4-bit": four_bit,
+    "4-bit of a whole one": four_bit_of_a_whole_one,
+    "sharded": sharded,
+    "sharded after a whole load": split_after_a_whole_load,
+}
 
 
 if __name__ == "__main__":

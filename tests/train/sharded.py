@@ -13,7 +13,29 @@ from scalesweep.train import deepspeed, stage
 
 def run(context: StageContext) -> None:
     split_every_weight()
+    check_loaded_split()
     stage.run(context)
+
+
+def check_loaded_split() -> None:
+    """From now on in this process no weight that was loaded reaches the engine whole."""
+    build = stage.build_trainable
+
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        made = build(*args, **kwargs)
+        whole = {
+            name
+            for name, parameter in made.task.named_parameters()
+            if parameter.numel() and not any(part in name for part in ADDED)
+        }
+        assert not whole, f"loaded whole under ZeRO-3: {sorted(whole)[:3]}"
+        return made
+
+    stage.build_trainable = checked
+
+
+ADDED = ("lora_", "multi_modal_projector")
+"""Made after the weights were loaded; the engine splits them."""
 
 
 def split_every_weight() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from scalesweep.models.loading import OnDevice, Placement
 from scalesweep.specs import Precision
 from scalesweep.stages import RENDEZVOUS_VARIABLE
 from scalesweep.train.rendezvous import rendezvous
@@ -64,6 +66,58 @@ def training_device() -> torch.device:
     return torch.device("cpu")
 
 
+@dataclass(frozen=True)
+class Sharded:
+    """Placement of loaded weights under ZeRO-3: rank 0 reads, every rank keeps its part.
+
+    One whole weight is on each rank at a time, never the model.
+    """
+
+    precision: Precision
+
+    @property
+    def device(self) -> torch.device:
+        return training_device()
+
+    def prepare(self, model: nn.Module) -> None:
+        pass
+
+    def put(
+        self, module: nn.Module, name: str, read: Callable[[], Tensor], dtype: torch.dtype
+    ) -> None:
+        value = torch.empty(module.get_parameter(name).shape, dtype=dtype, device=self.device)
+        if dist.get_rank() == 0:
+            value.copy_(read())
+        alone = nn.Module()
+        alone.weight = nn.Parameter(value)
+        with _quiet():  # broadcasts and splits
+            deepspeed.zero.Init(
+                module=alone,
+                config_dict_or_path=engine_config(3, self.precision, 1.0, num_trained_params=1),
+                dtype=dtype,
+            )
+        module._parameters[name] = alone.weight
+
+
+def weight_placement(zero_stage: int, precision: Precision) -> Placement:
+    """Where this rank keeps the weights that it loads."""
+    return Sharded(precision) if zero_stage == 3 else OnDevice(training_device())
+
+
+def _join_sharded(task: nn.Module, precision: Precision) -> None:
+    """Give what was added to a sharded model (projector, adapters) its device and dtype.
+
+    Of a whole model DeepSpeed does that itself.
+    """
+    parameters = list(task.parameters())
+    if not any(hasattr(parameter, "ds_id") for parameter in parameters):
+        return
+    for parameter in parameters:
+        if not hasattr(parameter, "ds_id"):
+            dtype = torch.bfloat16 if precision is Precision.bf16 else parameter.dtype
+            parameter.data = parameter.data.to(training_device(), dtype)
+
+
 class Engine:
     """One model in training under ZeRO; gradients of several backward passes, then one step."""
 
@@ -76,6 +130,8 @@ class Engine:
         precision: Precision,
         max_grad_norm: float,
     ) -> None:
+        if zero_stage == 3:
+            _join_sharded(task, precision)
         with _quiet():
             self._engine, *_ = deepspeed.initialize(
                 model=task,

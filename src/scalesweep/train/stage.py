@@ -24,7 +24,6 @@ from scalesweep.data.tokenize import image_token_id
 from scalesweep.errors import StageError
 from scalesweep.models.attention import Kernel, chosen_kernel
 from scalesweep.models.build import DTYPES
-from scalesweep.models.loading import OnDevice
 from scalesweep.models.recompute import Recompute
 from scalesweep.models.weights import weights_folder
 from scalesweep.rundir import write_json
@@ -41,7 +40,7 @@ from scalesweep.train.checkpoint import (
     random_state,
     set_random_state,
 )
-from scalesweep.train.deepspeed import Engine, initialise_processes, training_device
+from scalesweep.train.deepspeed import Engine, initialise_processes, weight_placement
 from scalesweep.train.leakage import refuse_leakage
 from scalesweep.train.loop import Hooks, train
 from scalesweep.train.optimizer import adamw
@@ -84,7 +83,7 @@ def run(context: StageContext) -> None:
         recompute=Recompute(context.execution.gradient_checkpointing),
         kernel=kernel,
         fuse=context.execution.compile and spec.model is not None,
-        placement=OnDevice(training_device()),
+        placement=weight_placement(context.execution.zero_stage, spec.precision),
     )
     num_trainable_params = trainable.num_trainable_params
     _seed_rank(spec.seed, context.rank)
