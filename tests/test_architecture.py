@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "models": {"config", "data"},
     "plan": {"config", "models"},
+    "doctor": {"config", "plan", "models"},
     "data": {"tracking", "stages"},
     "launch": {"config", "plan", "stages", "tracking"},
     "train": {"models", "data", "tracking", "stages"},
@@ -81,6 +82,18 @@ def small_study(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     write_json(folder / "plan.json", plan.to_json())
     return tmp_path / "store"
+
+
+def test_the_doctor_imports_no_gpu_stack_in_its_own_process() -> None:
+    probe = (
+        f"import sys, scalesweep.doctor.command; print([m for m in {HEAVY} if m in sys.modules])"
+    )
+
+    result = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout.strip() == "[]"
 
 
 def imports_of(path: Path) -> set[str]:

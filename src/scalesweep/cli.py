@@ -46,6 +46,8 @@ One cell:
 Verbs
   run        (or no verb) run what is missing, then report; on Slurm: submit it
   plan       cells, stages, what is shared, what is done; runs nothing   [--json]
+  doctor     what this machine uses; with settings: every file they need
+             [-m] [key=value ...] [--hash] [--json]
   status     where each stage of a study stands        [STUDY] [--json]
   watch      follow a study on Slurm to its end, then report             [STUDY]
   logs       last lines of a cell's logs   CELL [STUDY] [--stage KIND] [--follow]
@@ -149,8 +151,17 @@ def _compose(verb: str, words: list[str], argv: Sequence[str]) -> int:
     from scalesweep.config.sweep import load_sweep
 
     words, as_json = _take_flag(words, "--json")
-    if as_json and verb != "plan":
-        raise ConfigError("--json: goes with plan and status; run and report write files")
+    if as_json and verb not in ("plan", "doctor"):
+        raise ConfigError("--json: goes with plan, doctor and status; run and report write files")
+    words, hash_all = _take_flag(words, "--hash")
+    if hash_all and verb != "doctor":
+        raise ConfigError("--hash: goes with doctor")
+    if verb == "doctor" and not words:
+        from scalesweep.doctor.command import doctor
+
+        return doctor(
+            Path(default_store()).absolute(), None, as_json_text=as_json, hash_all=hash_all
+        )
     words, sweep_names = _take_sweeps(words)
     own = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"}
     hydra_only = any(word.partition("=")[0] in own for word in words)
@@ -166,6 +177,7 @@ def _compose(verb: str, words: list[str], argv: Sequence[str]) -> int:
         study_command.Request(
             verb=verb,
             as_json=as_json,
+            hash_all=hash_all,
             sweep=load_sweep(sweep_names[0]) if sweep_names else None,
             command=command_line(argv),
             asked_cluster=_asked_cluster(words),
@@ -317,4 +329,4 @@ def _never_called(config: object) -> None:
     raise AssertionError(f"every run goes through the launcher, got {type(config)}")
 
 
-COMPOSING_VERBS = ("run", "plan")
+COMPOSING_VERBS = ("run", "plan", "doctor")

@@ -33,6 +33,8 @@ class Request:
 
     verb: str
     as_json: bool = False
+    hash_all: bool = False
+    """doctor: hash and count what is large too."""
     sweep: Sweep | None = None
     command: str = ""
     asked_cluster: str = "auto"
@@ -76,6 +78,13 @@ def handle(cells: Iterable[tuple[Sequence[str], Composed]]) -> list[float | None
     if request.verb == "plan":
         _print_plan(plan, store, as_json=request.as_json)
         return [None] * num_cells
+    if request.verb == "doctor":
+        from scalesweep.doctor.command import doctor
+
+        request.exit_status = doctor(
+            store.root, plan, as_json_text=request.as_json, hash_all=request.hash_all
+        )
+        return [None] * num_cells
     from scalesweep.study_run import run_plan
 
     outcome = run_plan(plan, store, first, wait=request.waits)
@@ -97,7 +106,7 @@ def planned(
     for overrides, composed in cells:
         points.append(values.of(overrides))
         try:
-            configs.append(load(composed, planning=request.verb == "plan", parts=parts))
+            configs.append(load(composed, planning=request.verb != "run", parts=parts))
         except ConfigError as error:
             configs.append(None)
             faults[str(error)] = None
