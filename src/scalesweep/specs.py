@@ -92,7 +92,7 @@ class LanguageModelSpec(_Spec):
     vocab_size: int
     max_position_embeddings: int
     template: str
-    """Conversation template: mini | vicuna_v1 | llama_2."""
+    """Conversation template: mini | vicuna_v1 | llama_2 | chatml."""
     weights: str
     """Declared identity: "sha256:..." (rundir digest of the folder), "hub:owner/name@revision",
     "stage" (the output of input "language_model") or "random" (base stages start so)."""
@@ -184,7 +184,7 @@ class TrainingSpec(_Spec):
     on_broken_item: str
     """stop | skip: what a broken item does; skipped ones are named and counted."""
     template: str
-    """mini | vicuna_v1 | llama_2 | plain: "plain" is stage 1 of LLaVA (picture, caption)."""
+    """A conversation template, or "plain": stage 1 of LLaVA (picture, caption)."""
     prompt_loss_weight: float
     """Loss weight of tokens that are not answers: 0, but for the miniature's bases."""
     optim: OptimSpec

@@ -7,9 +7,10 @@ import itertools
 import pytest
 
 from scalesweep.config.paths import conf_dir
+from scalesweep.errors import ConfigError
 from tests.config.composing import cell
 
-MODELS = ("7b", "13b", "33b", "65b", "70b", "mini_xs", "mini_s", "mini_m")
+MODELS = ("7b", "13b", "33b", "65b", "70b", "mini_xs", "mini_s", "mini_m", "smollm2_135m")
 TUNING = ("full", "lora", "qlora")
 
 # nodes, batch, LR, ZeRO (arXiv 2309.09958 section 2; 7b/13b full: LLaVA's scripts)
@@ -28,6 +29,9 @@ EXPECTED = {
     ("mini_m", "full"): (1, 40, 2e-3, 0),
     ("mini_s", "lora"): (1, 40, 1.5e-2, 0),
     ("mini_s", "qlora"): (1, 40, 1.5e-2, 0),
+    ("smollm2_135m", "full"): (1, 8, 5e-5, 0),
+    ("smollm2_135m", "lora"): (1, 8, 1e-3, 0),
+    ("smollm2_135m", "qlora"): (1, 8, 1e-3, 0),
 }
 
 
@@ -76,6 +80,21 @@ def test_only_65b_makes_its_base() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("model=mini_s", "align=mini_plain"), "align.template=plain: model=mini_s .* align=mini$"),
+        (("model=smollm2_135m", "align=mini"), "align.template=mini: .* align=mini_plain$"),
+        (("model=smollm2_135m", "resolution=336px"), "choose 32px or 48px"),
+    ],
+)
+def test_captions_are_written_for_the_model_that_reads_them(
+    words: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cell(*words)
+
+
+@pytest.mark.parametrize(
     "option",
     sorted(
         f"{path.parent.name}={path.stem}"
@@ -86,7 +105,7 @@ def test_only_65b_makes_its_base() -> None:
 def test_every_shipped_option_composes(option: str) -> None:
     group, _, name = option.partition("=")
     with_it = {
-        "align": {"paper": "model=7b"},
+        "align": {"paper": "model=7b", "mini_plain": "model=smollm2_135m"},
         "evaluation": {"paper": "model=7b"},
         "data_mix": {"llava80k": "model=7b", "llava80k_sharegpt": "model=7b"},
         "resolution": {"224px": "model=7b", "336px": "model=7b"},

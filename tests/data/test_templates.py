@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from scalesweep.data.templates import normalise_image_mark, prompt_text, render
+from scalesweep.data.tokenizer import miniature_tokenizer
 from scalesweep.errors import DataError
 
 VICUNA = (
@@ -16,7 +19,21 @@ LLAMA_2 = (
     "the visual content that the user provides, and assist the user with a variety of tasks using "
     "natural language.\n<</SYS>>\n\n"
 )
+CHATML = (
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    "<|im_end|>\n"
+)
+# tokenizer.chat_template in SmolLM2-135M-Instruct's GGUF file, and in its tokenizer_config.json.
+SMOLLM2_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% endif %}"
+)
 TWO_TURNS = [("<image>\nWhat is it?", "A bus."), ("Which color?", "Red.")]
+
+EOS = {"chatml": "<|im_end|>"}
 
 GOLDEN = [
     pytest.param(
@@ -58,6 +75,20 @@ GOLDEN = [
         id="llama-2, open for the answer",
     ),
     pytest.param(
+        "chatml",
+        TWO_TURNS,
+        CHATML + "<|im_start|>user\n<image>\nWhat is it?<|im_end|>\n<|im_start|>assistant\n"
+        "«A bus.<|im_end|>»\n<|im_start|>user\nWhich color?<|im_end|>\n<|im_start|>assistant\n"
+        "«Red.<|im_end|>»\n",
+        id="chatml, two turns with a picture",
+    ),
+    pytest.param(
+        "chatml",
+        [("Hi", None)],
+        CHATML + "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+        id="chatml, open for the answer",
+    ),
+    pytest.param(
         "plain",
         [("Describe it briefly.\n<image>", "a bus")],
         "<image>«a bus\n»",
@@ -83,7 +114,7 @@ GOLDEN = [
 def test_a_conversation_is_written_as_the_official_code_does(
     template: str, turns: list[tuple[str, str | None]], expected: str
 ) -> None:
-    segments = render(template, turns, bos="<s>", eos="</s>")
+    segments = render(template, turns, bos="<s>", eos=EOS.get(template, "</s>"))
 
     shown = "".join(f"«{s.text}»" if s.supervised else s.text for s in segments)
     assert shown == expected
@@ -103,7 +134,7 @@ def test_the_image_mark_goes_in_front(text: str, expected: str) -> None:
     assert normalise_image_mark(text) == expected
 
 
-@pytest.mark.parametrize("template", ["vicuna_v1", "llama_2", "mini"])
+@pytest.mark.parametrize("template", ["vicuna_v1", "llama_2", "chatml", "mini"])
 @pytest.mark.parametrize("has_image", [True, False])
 def test_a_prompt_for_generation_begins_what_is_trained_on(template: str, has_image: bool) -> None:
     question = "What is it?"
@@ -111,8 +142,32 @@ def test_a_prompt_for_generation_begins_what_is_trained_on(template: str, has_im
 
     prompt = prompt_text(template, question, has_image=has_image)
 
-    segments = render(template, trained_on, bos="<s>", eos="</s>")
-    assert prompt == segments[0].text
+    segments = render(template, trained_on, bos="<s>", eos=EOS.get(template, "</s>"))
+    unanswered = itertools.takewhile(lambda segment: not segment.supervised, segments)
+    assert prompt == "".join(segment.text for segment in unanswered)
+
+
+@pytest.mark.parametrize("answer", ["A bus.", None], ids=["answered", "open"])
+def test_chatml_is_smollm2_s_own_chat_template(answer: str | None) -> None:
+    turns = [("What is it?", "A car."), ("And this?", answer)]
+    said = [("user", "What is it?"), ("assistant", "A car."), ("user", "And this?")]
+    said += [] if answer is None else [("assistant", answer)]
+
+    segments = render("chatml", turns, bos="<|im_start|>", eos="<|im_end|>")
+
+    assert "".join(
+        segment.text for segment in segments
+    ) == miniature_tokenizer().apply_chat_template(
+        [{"role": role, "content": text} for role, text in said],
+        chat_template=SMOLLM2_TEMPLATE,
+        add_generation_prompt=answer is None,
+        tokenize=False,
+    )
+
+
+def test_chatml_with_another_end_than_the_tokenizer_s_is_refused() -> None:
+    with pytest.raises(DataError, match="the tokenizer's EOS is '</s>'"):
+        render("chatml", [("q", "a")], bos="<s>", eos="</s>")
 
 
 @pytest.mark.parametrize("template", ["plain", "mini_caption"])

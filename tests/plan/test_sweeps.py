@@ -25,6 +25,7 @@ KEYS = {
     "miniature": (4, 7, "076b493fcf17286a"),
     "quickstart": (11, 46, "f178a27f68044742"),
     "quickstart_seeds": (33, 122, "6f326aff46890794"),
+    "smollm2": (2, 4, "627071ef2da7cac6"),
     "table1": (6, 39, "2b2db93a726c3c4a"),
     "table2": (4, 27, "bdbb57850cf9e697"),
     "table3a": (10, 55, "0729bd11c1bd88ba"),

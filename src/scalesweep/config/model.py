@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scalesweep.config.checks import at_least, one_of, positive, require
 
-TEMPLATES = ("mini", "vicuna_v1", "llama_2")
+TEMPLATES = ("mini", "vicuna_v1", "llama_2", "chatml")
 
 
 @dataclass(kw_only=True)
@@ -15,7 +15,7 @@ class ModelConfig:
 
     name: str
     miniature: bool
-    """Belongs to the miniature study: own tokenizer, tower, data and benchmark."""
+    """Studied in the miniature world: its towers, data and benchmark, on a CPU."""
     hidden_size: int
     intermediate_size: int
     """Width of the feed-forward layers."""
@@ -26,7 +26,7 @@ class ModelConfig:
     vocab_size: int
     max_position_embeddings: int
     template: str
-    """Conversation template: mini | vicuna_v1 | llama_2."""
+    """Conversation template: mini | vicuna_v1 | llama_2 | chatml."""
     weights: str
     """Declared identity, part of the key: hub:owner/name@revision or sha256:<folder digest>."""
     tokenizer: str

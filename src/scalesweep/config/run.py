@@ -128,6 +128,15 @@ class RunConfig:
                     f"{'a miniature' if self.model.miniature else 'a full-size model'}; "
                     f"choose {way_out}"
                 )
+        if "mini" in (self.align.template, self.model.template):
+            require(
+                self.align.template == self.model.template,
+                "align.template",
+                self.align.template,
+                f"model={self.model.name} is spoken to as {self.model.template}, and only the "
+                "miniature's own template and tokenizer know each other; choose "
+                f"align={'mini' if self.model.template == 'mini' else 'mini_plain'}",
+            )
 
     def _check_data(self) -> None:
         sources: list[tuple[str, SourceConfig]] = [
@@ -197,8 +206,8 @@ class RunConfig:
 
 FITTING = {
     "resolutions": {True: "32px or 48px", False: "224px or 336px"},
-    "data_mixes": {True: "mini or mini_text", False: "llava80k or llava80k_sharegpt"},
-    "aligns": {True: "mini", False: "paper"},
+    "data_mixes": {True: "mini, mini_text or mini_short", False: "llava80k or llava80k_sharegpt"},
+    "aligns": {True: "mini or mini_plain", False: "paper"},
     "evaluations": {True: "mini or mini_dev", False: "paper"},
 }
 """Group options that go with a miniature (True) and with a full-size model (False)."""

