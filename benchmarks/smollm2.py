@@ -31,8 +31,7 @@ from scalesweep.models.published import load_checkpoint
 from scalesweep.plan.graph import Cell, Plan
 from scalesweep.rundir import Store, read_json
 from scalesweep.specs import GenerateSpec, Method, TrainingSpec
-from scalesweep.train.held_out import held_out_loss
-from scalesweep.train.tasks import LlavaTask
+from scalesweep.train.held_out import held_out_loss, task_of
 from scalesweep.train.trainable import Trainable, build_trainable, publish
 
 STUDY = "smollm2"
@@ -117,7 +116,6 @@ def _trainable(spec: TrainingSpec, folder: Path, tower: Path, inputs: dict[str, 
         inputs=inputs,
         tokenizer=tokenizer,
         image_token_id=image_token_id(tokenizer),
-        gradient_checkpointing=False,
     )
 
 
@@ -172,7 +170,7 @@ class Unseen:
     def loss(self, model: Any, spec: TrainingSpec, tokenizer: Any) -> float:
         assert spec.tower is not None
         return held_out_loss(
-            LlavaTask(model, blind=spec.blind),
+            task_of(model, blind=spec.blind),
             self.data,
             self.numbers,
             tokenizer=tokenizer,

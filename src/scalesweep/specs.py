@@ -167,6 +167,14 @@ class DataSourceSpec(_Spec):
     """Folder below the root that "image" fields are relative to."""
     max_items: int | None = None
     """Only the first so many items."""
+    on_long_item: str = "stop"
+    """stop | cut | split: what a conversation over max_seq_len does; see data/samples.py."""
+    on_broken_item: str | None = None
+    """stop | skip, for this file alone; None: the stage's."""
+
+    @classmethod
+    def _later(cls) -> Mapping[str, Any]:
+        return {"on_long_item": "stop", "on_broken_item": None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """One file of conversations, checked and in tokens: made once, then read from the cache.
 
-The index knows neither resolution nor sequence length nor batch: pictures are one token each, and
-what is too long is found by whoever knows the limit. So all stages of a study share it.
+The index knows neither resolution nor batch: pictures are one token each. Nor does it know the
+sequence length, unless long conversations are to be split; what is too long is found by whoever
+knows the limit. So all stages of a study share it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import PIL
 from scalesweep.data.arrays import Array, read_arrays, write_arrays
 from scalesweep.data.images import picture_defect
 from scalesweep.data.readers import IMAGE, BrokenItem, Conversation, read_conversations
-from scalesweep.data.templates import render
+from scalesweep.data.splitting import encode_all, split_long
 from scalesweep.data.tokenize import EncodedText, TextEncoder
 from scalesweep.errors import DataError
 from scalesweep.records import canonical_json
@@ -32,8 +33,6 @@ log = logging.getLogger(__name__)
 
 _VERSION = 1
 """Raised when the same file would give another index."""
-_CHUNK = 1000
-"""Conversations tokenized at a time: bounds the memory that offsets take."""
 _NO_TOKENS = EncodedText(np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint8))
 
 
@@ -50,6 +49,8 @@ class SourceFile:
     max_items: int | None
     template: str | None
     """None: no tokens, only pictures and captions (the tower's training)."""
+    split_tokens: int | None = None
+    """A text-only conversation of more tokens becomes several, of whole turns; None: never."""
 
     @property
     def path(self) -> Path:
@@ -89,8 +90,10 @@ class SourceIndex:
     source: SourceFile
     num_items: int
     """Good and broken."""
+    num_unanswered: int
+    """Items whose last question was left out, as it has no answer."""
     positions: npt.NDArray[np.int32]
-    """[N] place of each good item in the file."""
+    """[N] place of each good item in the file; the parts of a split one have the same."""
     token_ids: npt.NDArray[np.int32]
     """[all tokens] one item after the other; a picture is one token."""
     token_kinds: npt.NDArray[np.uint8]
@@ -161,6 +164,8 @@ def _key(source: SourceFile, encoder: TextEncoder | None) -> str:
         encoder.fingerprint if encoder else None,
         PIL.__version__,
     ]
+    if source.split_tokens is not None:
+        parts.append(f"split at {source.split_tokens}")
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()[:24]
 
 
@@ -180,7 +185,10 @@ def picture_stamps(paths: Sequence[Path]) -> npt.NDArray[np.int64]:
 
 
 def _build(source: SourceFile, encoder: TextEncoder | None) -> SourceIndex:
-    conversations, broken = read_conversations(source.path, max_items=source.max_items)
+    splits = source.split_tokens is not None
+    conversations, broken = read_conversations(
+        source.path, max_items=source.max_items, drop_unanswered=splits
+    )
     num_items = len(conversations) + len(broken)
     if source.template in (None, "plain", "mini_caption"):
         conversations = _sift(conversations, _not_a_caption(conversations), broken)
@@ -189,16 +197,21 @@ def _build(source: SourceFile, encoder: TextEncoder | None) -> SourceIndex:
     conversations = _sift(conversations, _damaged(conversations, pictures, source), broken)
     encoded = [_NO_TOKENS] * len(conversations)
     if encoder is not None and source.template is not None:
-        results = list(_encode(conversations, source.template, encoder))
+        results = list(_checked(conversations, source.template, encoder))
         defects = [result if isinstance(result, str) else None for result in results]
         conversations = _sift(conversations, defects, broken)
         encoded = [result for result in results if not isinstance(result, str)]
+        if source.split_tokens is not None:
+            conversations, encoded = split_long(
+                conversations, encoded, source.template, encoder, limit=source.split_tokens
+            )
     starts = np.zeros(len(encoded) + 1, dtype=np.int64)
     np.cumsum([len(item.ids) for item in encoded], out=starts[1:])
     rows = {name: row for row, name in enumerate(pictures)}
     return SourceIndex(
         source=source,
         num_items=num_items,
+        num_unanswered=len({c.position for c in conversations if c.unanswered}),
         positions=np.array([c.position for c in conversations], dtype=np.int32),
         token_ids=np.concatenate([_NO_TOKENS.ids, *(item.ids for item in encoded)]),
         token_kinds=np.concatenate([_NO_TOKENS.kinds, *(item.kinds for item in encoded)]),
@@ -253,17 +266,13 @@ def _damaged(
     return [None if c.image is None else defects[c.image] for c in conversations]
 
 
-def _encode(
+def _checked(
     conversations: Sequence[Conversation], template: str, encoder: TextEncoder
 ) -> Iterator[EncodedText | str]:
-    for start in range(0, len(conversations), _CHUNK):
-        chunk = conversations[start : start + _CHUNK]
-        segments = [
-            render(template, conversation.turns, bos=encoder.bos, eos=encoder.eos)
-            for conversation in chunk
-        ]
-        for conversation, encoded in zip(chunk, encoder.encode(segments), strict=True):
-            yield _special_token_defect(conversation, encoder) or encoded
+    """Each conversation in tokens, or its defect."""
+    encoded = encode_all([c.turns for c in conversations], template, encoder)
+    for conversation, result in zip(conversations, encoded, strict=True):
+        yield _special_token_defect(conversation, encoder) or result
 
 
 def _special_token_defect(conversation: Conversation, encoder: TextEncoder) -> str | None:
@@ -284,7 +293,8 @@ def _write(path: Path, index: SourceIndex) -> None:
         texts: Texts = getattr(index, name)
         arrays |= {name: texts.content, f"{name}_starts": texts.starts}
     broken = [(item.position, item.item_id, item.defect) for item in index.broken]
-    write_arrays(path, arrays, meta={"num_items": index.num_items, "broken": broken})
+    counts = {"num_items": index.num_items, "num_unanswered": index.num_unanswered}
+    write_arrays(path, arrays, meta={**counts, "broken": broken})
 
 
 def _read(path: Path, source: SourceFile) -> SourceIndex | None:
@@ -298,6 +308,7 @@ def _read(path: Path, source: SourceFile) -> SourceIndex | None:
     index = SourceIndex(
         source=source,
         num_items=meta["num_items"],
+        num_unanswered=meta.get("num_unanswered", 0),
         broken=tuple(BrokenItem(*item) for item in meta["broken"]),
         **fields,
     )

@@ -8,6 +8,7 @@ Rules where the official code is silent or lenient:
 - A conversation that starts with gpt loses that turn (LLaVA train.py does the same). Any other
   order than human, gpt, human, gpt is a defect, and so is a last question without an answer: the
   official code masks such a sample wholly, with nothing but a printed warning.
+  FastChat's split_long_conversation.py leaves such a question out; drop_unanswered does so here.
 - An item with a picture holds <image> exactly once, in its first question. A text-only one never.
 - Fields of unknown meaning are a defect ("images", "video"): what they hold would be lost silently.
 - Ids may repeat (LLaVA-Instruct asks several things about one picture).
@@ -45,6 +46,8 @@ class Conversation:
     """Path below the image folder; None: text only."""
     turns: tuple[tuple[str, str], ...]
     """(question, answer) pairs as in the file; <image> still stands in the first question."""
+    unanswered: bool = False
+    """It ended with a question that was left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,11 @@ class _Defect(Exception):
 
 
 def read_conversations(
-    path: Path, *, max_items: int | None = None
+    path: Path, *, max_items: int | None = None, drop_unanswered: bool = False
 ) -> tuple[list[Conversation], list[BrokenItem]]:
     """All good and all broken items of a file (of its first max_items), each in file order.
+
+    drop_unanswered: a last question without an answer is left out instead of a defect.
 
     Raises:
         DataError: the file as a whole cannot be read: missing, not UTF-8, cut, not an array, empty.
@@ -77,7 +82,7 @@ def read_conversations(
     broken: list[BrokenItem] = []
     for position, item in enumerate(read_json_array(path)[:max_items]):
         try:
-            good.append(_conversation(position, item))
+            good.append(_conversation(position, item, drop_unanswered=drop_unanswered))
         except _Defect as defect:
             broken.append(BrokenItem(position, _item_id(item), str(defect)))
     return good, broken
@@ -148,7 +153,7 @@ def raise_or_list(
     return [f"{name}, {item}" for item in broken]
 
 
-def _conversation(position: int, item: Any) -> Conversation:
+def _conversation(position: int, item: Any, *, drop_unanswered: bool) -> Conversation:
     if not isinstance(item, dict):
         raise _Defect(f"is a JSON {_json_type(item)}, expected an object")
     if unknown := sorted(item.keys() - _ITEM_FIELDS):
@@ -157,9 +162,9 @@ def _conversation(position: int, item: Any) -> Conversation:
     if not isinstance(item_id, str | int) or isinstance(item_id, bool):
         raise _Defect(f"has no id (a string or an integer): {item_id!r}")
     image = _image(item)
-    turns = _turns(item)
+    turns, unanswered = _turns(item, drop_unanswered=drop_unanswered)
     _check_image_mark(turns, has_image=image is not None)
-    return Conversation(position, str(item_id), image, turns)
+    return Conversation(position, str(item_id), image, turns, unanswered)
 
 
 def _image(item: dict[str, Any]) -> str | None:
@@ -174,7 +179,10 @@ def _image(item: dict[str, Any]) -> str | None:
     return image
 
 
-def _turns(item: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+def _turns(
+    item: dict[str, Any], *, drop_unanswered: bool
+) -> tuple[tuple[tuple[str, str], ...], bool]:
+    """(question, answer) pairs, and whether a last question was left out."""
     raw = item.get("conversations")
     if not isinstance(raw, list):
         raise _Defect('has no list "conversations"')
@@ -188,14 +196,17 @@ def _turns(item: dict[str, Any]) -> tuple[tuple[str, str], ...]:
         if speaker != expected:
             order = ", ".join(name for name, _ in said)
             raise _Defect(f"has its turns in the order {order}; expected human, gpt, human, gpt")
-    if len(said) % 2:
-        raise _Defect("ends with a question that has no answer")
+    unanswered = len(said) % 2 == 1
+    if unanswered:
+        if not drop_unanswered or len(said) == 1:
+            raise _Defect("ends with a question that has no answer")
+        del said[-1]
     for number, (speaker, text) in enumerate(said):
         if not text.strip():
             what = "question" if speaker == "human" else "answer"
             raise _Defect(f"{what} {number // 2 + 1} is empty")
     texts = [text for _, text in said]
-    return tuple(zip(texts[::2], texts[1::2], strict=True))
+    return tuple(zip(texts[::2], texts[1::2], strict=True)), unanswered
 
 
 def _turn(number: int, turn: Any) -> tuple[str, str]:

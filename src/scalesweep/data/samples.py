@@ -1,4 +1,13 @@
-"""The samples that a training stage learns from: several files, mixed, in tokens and pixels."""
+"""The samples that a training stage learns from: several files, mixed, in tokens and pixels.
+
+What is longer than max_seq_len is, as the file's on_long_item says,
+    stop    broken (on_broken_item then decides),
+    cut     trained on up to max_seq_len, as LLaVA's train.py truncates; a sample with no answer in
+            front of the cut is left out (the official code trains on it without any loss),
+    split   several conversations of whole turns (data/splitting.py); what is still too long, and
+            any with a picture, is cut.
+How many were cut, split and left out is counted, and those left out are named.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _MOST_LOGGED = 20
 """Skipped items named in the log; TrainingSet.skipped names them all."""
+_MOST_NAMED = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +52,44 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LongItems:
+    """What was done about conversations over max_seq_len, and about unanswered last questions."""
+
+    split: int = 0
+    """Conversations that became several."""
+    parts: int = 0
+    """What they became."""
+    cut: int = 0
+    """Samples that are trained on up to max_seq_len."""
+    left_out: tuple[str, ...] = ()
+    """One line per sample that has no answer in front of the cut."""
+    unanswered: int = 0
+    """Conversations that lost a last question without an answer: only where long ones are split."""
+
+    def __add__(self, other: LongItems) -> LongItems:
+        return LongItems(
+            split=self.split + other.split,
+            parts=self.parts + other.parts,
+            cut=self.cut + other.cut,
+            left_out=self.left_out + other.left_out,
+            unanswered=self.unanswered + other.unanswered,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, and the first of those that were left out."""
+        counts = {"split": self.split, "parts": self.parts, "cut": self.cut}
+        counts |= {"left_out": len(self.left_out), "unanswered": self.unanswered}
+        return {**counts, "left_out_items": list(self.left_out[:_MOST_NAMED])}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Part:
     """The rows of one source that are used."""
 
     index: SourceIndex
     rows: npt.NDArray[np.int64]
+    kept: npt.NDArray[np.int32]
+    """[rows] tokens in front of the cut, a picture being one"""
     lengths: npt.NDArray[np.int32]
     """[rows] tokens, pictures expanded"""
     loss_weight_sums: npt.NDArray[np.float32]
@@ -66,6 +109,7 @@ class TrainingSet:
         num_patches: int,
         image_token_id: int,
         skipped: Sequence[str],
+        long_items: LongItems,
     ) -> None:
         """weights: [3] loss weight by kind of token; see load_training_set for the rest."""
         self._parts = parts
@@ -74,6 +118,7 @@ class TrainingSet:
         self._image_token_id = image_token_id
         self._part = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
         self._row = np.concatenate([part.rows for part in parts])
+        self._kept = np.concatenate([part.kept for part in parts])
         self.lengths: npt.NDArray[np.int32] = np.concatenate([part.lengths for part in parts])
         """[N] tokens of each sample with its picture expanded; for a tower, its patches."""
         self.loss_weight_sums: npt.NDArray[np.float32] = np.concatenate(
@@ -86,6 +131,7 @@ class TrainingSet:
         """[N] tokens of each sample that have a loss weight; for a tower, 1."""
         self.skipped = list(skipped)
         """One line per broken item that was left out."""
+        self.long_items = long_items
         self._picture, self._pictures = _number_pictures(parts)
         self._pixels: PixelSource | None = None
         self._side = 0
@@ -109,6 +155,7 @@ class TrainingSet:
         """A sample's input_ids and loss_weights alone: what a training step needs, each [T]."""
         index, row = self._parts[self._part[number]].index, int(self._row[number])
         ids, kinds = index.tokens(row)
+        ids, kinds = ids[: self._kept[number]], kinds[: self._kept[number]]
         weights = self._weights[kinds]
         weights[:1] = 0.0  # nothing comes before the first token, so nothing predicts it
         places = np.flatnonzero(ids == self._image_token_id)
@@ -172,11 +219,12 @@ def load_training_set(
     encoder = None if spec.model is None else TextEncoder(tokenizer)
     weights = np.zeros(3, dtype=np.float32)
     weights[[MASKED, PROMPT, ANSWER]] = 0.0, spec.prompt_loss_weight, 1.0
-    parts, skipped = [], list[str]()
+    parts, skipped, long_items = [], list[str](), LongItems()
     for source in spec.data:
-        part, lines = _load_part(spec, source, roots, encoder, weights=weights, cache=cache)
+        part, lines, long = _load_part(spec, source, roots, encoder, weights=weights, cache=cache)
         parts.append(part)
         skipped += lines
+        long_items += long
     for line in skipped[:_MOST_LOGGED]:
         log.warning("skipped: %s", line)
     if len(skipped) > _MOST_LOGGED:
@@ -187,6 +235,7 @@ def load_training_set(
         num_patches=0 if spec.tower is None else spec.tower.num_patches,
         image_token_id=-1 if encoder is None else encoder.image_token_id,
         skipped=skipped,
+        long_items=long_items,
     )
     if spec.tower is not None:
         training_set.open_pixels(side=spec.tower.image_size, cache=cache, blind=spec.blind)
@@ -210,7 +259,7 @@ def _load_part(
     *,
     weights: npt.NDArray[np.float32],
     cache: Path,
-) -> tuple[_Part, list[str]]:
+) -> tuple[_Part, list[str], LongItems]:
     if source.dataset not in roots:
         raise DataError(f"data set {source.dataset!r} has no folder here; give its root")
     root = roots[source.dataset]
@@ -220,27 +269,100 @@ def _load_part(
         picture_folder=source.image_folder,
         max_items=source.max_items,
         template=layout(spec),
+        split_tokens=spec.max_seq_len if source.on_long_item == "split" else None,
     )
+    name = f"{source.dataset}/{source.file}"
     index = source_index(file, encoder, cache=cache)
-    lengths, sums = _lengths(index, spec), _loss_weight_sums(index, weights)
-    unfit = _unfit(index, spec, lengths)
+    lengths = _lengths(index, spec)
+    too_long = np.flatnonzero(lengths > spec.max_seq_len)
+    stops = source.on_long_item == "stop" or spec.method is Method.tower
+    unfit = _unfit(index, spec, lengths, too_long if stops else too_long[:0])
     skipped = raise_or_list(
         sorted([*index.broken, *unfit.values()], key=lambda item: item.position),
         path=file.path,
-        name=f"{source.dataset}/{source.file}",
+        name=name,
         num_items=index.num_items,
-        on_broken_item=spec.on_broken_item,
+        on_broken_item=source.on_broken_item or spec.on_broken_item,
     )
-    rows = np.array([row for row in range(len(index)) if row not in unfit], dtype=np.int64)
-    supervised = _loss_weight_sums(index, (weights != 0).astype(np.float32)).astype(np.int32)
+    kept = np.diff(index.token_starts).astype(np.int32)
+    lost, uncut = set[int](), lengths
+    if not stops:
+        lengths = np.minimum(lengths, spec.max_seq_len)
+        kept[too_long] -= uncut[too_long] - lengths[too_long]
+        lost = _without_answer(index, too_long, kept)
+    rows = np.array(
+        [row for row in range(len(index)) if row not in unfit and row not in lost], dtype=np.int64
+    )
+    if not len(rows):
+        raise DataError(f"{file.path}: no item has an answer within max_seq_len {spec.max_seq_len}")
+    supervised = (weights != 0).astype(np.float32)
     part = _Part(
         index=index,
         rows=rows,
+        kept=kept[rows],
         lengths=lengths[rows],
-        loss_weight_sums=sums[rows],
-        num_supervised=supervised[rows],
+        loss_weight_sums=_loss_weight_sums(index, weights, kept)[rows],
+        num_supervised=_loss_weight_sums(index, supervised, kept)[rows].astype(np.int32),
     )
-    return part, skipped
+    if stops:
+        return part, skipped, LongItems()
+    return part, skipped, _long_items(index, too_long, lost - unfit.keys(), uncut, spec, name=name)
+
+
+def _without_answer(
+    index: SourceIndex, too_long: npt.NDArray[np.int64], kept: npt.NDArray[np.int32]
+) -> set[int]:
+    """Rows with no answer in front of the cut.
+
+    A picture stands before all answers, so whatever is cut within it is among them.
+    """
+    return {
+        row
+        for row in too_long.tolist()
+        if not (index.tokens(row)[1][: max(0, kept[row])] == ANSWER).any()
+    }
+
+
+def _long_items(
+    index: SourceIndex,
+    too_long: npt.NDArray[np.int64],
+    lost: set[int],
+    lengths: npt.NDArray[np.int32],
+    spec: TrainingSpec,
+    *,
+    name: str,
+) -> LongItems:
+    _, times = np.unique(index.positions, return_counts=True)
+    defects = [
+        BrokenItem(
+            int(index.positions[row]),
+            index.ids[row],
+            f"is {lengths[row]} tokens long and has no answer in the first {spec.max_seq_len}",
+        )
+        for row in sorted(lost)
+    ]
+    long_items = LongItems(
+        split=int((times > 1).sum()),
+        parts=int(times[times > 1].sum()),
+        cut=len(too_long) - len(lost),
+        left_out=tuple(f"{name}, {defect}" for defect in defects),
+        unanswered=index.num_unanswered,
+    )
+    if long_items != LongItems():
+        log.info(
+            "%s: %d conversations over %d tokens are %d samples, %d samples are cut, %d left out "
+            "as they have no answer in front of the cut, %d lost an unanswered question",
+            name,
+            long_items.split,
+            spec.max_seq_len,
+            long_items.parts,
+            long_items.cut,
+            len(defects),
+            long_items.unanswered,
+        )
+    for defect in long_items.left_out[:_MOST_LOGGED]:
+        log.warning("left out: %s", defect)
+    return long_items
 
 
 def _lengths(index: SourceIndex, spec: TrainingSpec) -> npt.NDArray[np.int32]:
@@ -254,8 +376,9 @@ def _lengths(index: SourceIndex, spec: TrainingSpec) -> npt.NDArray[np.int32]:
 
 
 def _loss_weight_sums(
-    index: SourceIndex, weights: npt.NDArray[np.float32]
+    index: SourceIndex, weights: npt.NDArray[np.float32], kept: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.float32]:
+    """Of the tokens that are kept of each row."""
     if not len(index.token_ids):
         return np.ones(len(index), dtype=np.float32)
     starts = index.token_starts[:-1]
@@ -264,16 +387,21 @@ def _loss_weight_sums(
     for kind in (PROMPT, ANSWER):
         counts = np.add.reduceat(index.token_kinds == kind, starts, dtype=np.int64)
         sums += float(weights[kind]) * counts
+    for row in np.flatnonzero(kept < np.diff(index.token_starts)).tolist():
+        sums[row] = weights[index.tokens(row)[1][1 : max(1, kept[row])]].sum(dtype=np.float64)
     return sums.astype(np.float32)
 
 
 def _unfit(
-    index: SourceIndex, spec: TrainingSpec, lengths: npt.NDArray[np.int32]
+    index: SourceIndex,
+    spec: TrainingSpec,
+    lengths: npt.NDArray[np.int32],
+    too_long: npt.NDArray[np.int64],
 ) -> dict[int, BrokenItem]:
     """Rows that this stage cannot use, though nothing is wrong with the item itself."""
     unfit = {}
     if spec.method is not Method.tower:
-        for row in np.flatnonzero(lengths > spec.max_seq_len).tolist():
+        for row in too_long.tolist():
             defect = f"is {lengths[row]} tokens long, over max_seq_len {spec.max_seq_len}"
             unfit[row] = BrokenItem(int(index.positions[row]), index.ids[row], defect)
     if spec.tower is None:

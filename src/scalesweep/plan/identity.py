@@ -109,6 +109,8 @@ def sources(configs: Sequence[SourceConfig]) -> list[DataSourceSpec]:
             file=source.file,
             image_folder=source.image_folder,
             max_items=source.max_items,
+            on_long_item=source.on_long_item,
+            on_broken_item=source.on_broken_item,
         )
         for source in configs
     ]

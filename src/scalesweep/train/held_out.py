@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 from scalesweep.data.samples import TrainingSet
+from scalesweep.models.output_layer import OutputLayer
 from scalesweep.train.batches import MicroBatch, StepMaker
+from scalesweep.train.tasks import LlavaTask
+
+
+def task_of(model: Any, *, blind: bool) -> LlavaTask:
+    """A published LLaVA, with or without adapters, as the task that it was trained in."""
+    task = LlavaTask(model, blind=blind)
+    task.llava.lm_head = OutputLayer.of(task.llava.lm_head)
+    return task
 
 
 def held_out_loss(
@@ -52,4 +61,5 @@ def _inputs(batch: MicroBatch, device: torch.device) -> tuple[Any, ...]:
         batch.loss_weights.to(device),
         batch.pixels.to(device),
         batch.num_pictures,
+        batch.lengths,
     )

@@ -337,11 +337,19 @@ def _publish(
         "num_samples": len(data),
         "num_skipped": len(data.skipped),
         "skipped": data.skipped[:100],
+        **_long_items(spec=trainable.spec, data=data),
         "num_trainable_params": num_trainable_params,
         **_held_out(trainable, context),
     }
     write_json(output / "training.json", summary)
     log.info("published in %.1f s, last loss %.4f", time.perf_counter() - started, loss)
+
+
+def _long_items(*, spec: TrainingSpec, data: TrainingSet) -> Mapping[str, Any]:
+    """What was done about long conversations, where a file says that something is to be done."""
+    if all(source.on_long_item == "stop" for source in spec.data):
+        return {}
+    return {"long_items": data.long_items.to_json()}
 
 
 def _refuse_not_finite(trainable: Trainable) -> None:
