@@ -10,6 +10,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from scalesweep.data.chat_templates import chat_template
 from scalesweep.data.templates import TEMPLATES, Turn, render
 from scalesweep.errors import DataError
+from tests.data.test_templates import SMOLLM2_TEMPLATE
 
 CAPTIONS = {"plain", "mini_caption"}
 CHATS = sorted(set(TEMPLATES) - CAPTIONS)
@@ -29,7 +30,8 @@ def rendered(template: str, messages: list[Message], *, gap: str = "", **options
 
 
 def ours(template: str, turns: list[Turn]) -> str:
-    return "".join(segment.text for segment in render(template, turns, bos="<s>", eos="</s>"))
+    eos = "<|im_end|>" if template == "chatml" else "</s>"
+    return "".join(segment.text for segment in render(template, turns, bos="<s>", eos=eos))
 
 
 def question(text: str) -> Message:
@@ -109,3 +111,19 @@ def test_the_gap_stands_between_picture_and_line_break_alone() -> None:
 def test_captions_are_no_conversations(template: str) -> None:
     with pytest.raises(DataError, match="has no chat template; those that have are"):
         chat_template(template)
+
+
+@pytest.mark.parametrize("system", [None, "Be brief."])
+@pytest.mark.parametrize("open_end", [True, False])
+def test_chatml_says_what_smollm2_s_own_chat_template_says(
+    system: str | None, open_end: bool
+) -> None:
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    messages += [question("Who are you?"), answer("SmolLM."), question("Sure?")]
+    messages += [] if open_end else [answer("Yes.")]
+
+    own, _ = render_jinja_template(
+        conversations=[messages], chat_template=SMOLLM2_TEMPLATE, add_generation_prompt=open_end
+    )
+
+    assert rendered("chatml", messages, add_generation_prompt=open_end) == own[0]

@@ -7,7 +7,7 @@ some tokenizers need behind the picture (see chat_template).
 from __future__ import annotations
 
 from scalesweep.data.readers import IMAGE
-from scalesweep.data.templates import LLAMA_2_SYSTEM, VICUNA_SYSTEM
+from scalesweep.data.templates import CHATML_SYSTEM, LLAMA_2_SYSTEM, VICUNA_SYSTEM
 from scalesweep.errors import DataError
 
 # A message's content is text, or parts {"type": "image"} and {"type": "text", "text": ...}. The
@@ -81,12 +81,21 @@ _LLAMA_2 = """\
 {{- question(message['content']) + ' [/INST]' -}}
 """
 
+_CHATML = """\
+{%- if not ns.asked -%}{{- '<|im_start|>system\\n' + ns.system + '<|im_end|>\\n' -}}{%- endif -%}
+{{- '<|im_start|>user\\n' + question(message['content']) + '<|im_end|>\\n' -}}
+{%- if add_generation_prompt or not loop.last -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+
 _SPACE_EOS = "{{- ' ' + answer(message['content']) + ' ' + eos_token -}}"
 _EOS = "{{- ' ' + answer(message['content']) + eos_token -}}"
+
+_IM_END = "{{- answer(message['content']) + '<|im_end|>\\n' -}}"
 
 _CHATS = {
     "vicuna_v1": (VICUNA_SYSTEM, _VICUNA + _USER_ASSISTANT, _EOS),
     "llama_2": (LLAMA_2_SYSTEM, _LLAMA_2, _SPACE_EOS),
+    "chatml": (CHATML_SYSTEM, _CHATML, _IM_END),
     "mini": ("", _MINI + _USER_ASSISTANT, _SPACE_EOS),
 }
 """Template -> what a system message replaces, a question, an answer."""
