@@ -7,6 +7,7 @@ answers.pt of the attempt: {"inputs": what the model was called with, "outputs":
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,13 +16,14 @@ from scalesweep.data.tokenizer import miniature_tokenizer
 from scalesweep.specs import Method
 from scalesweep.stages import StageContext
 from scalesweep.train import stage
-from scalesweep.train.trainable import Trainable, publish
+from scalesweep.train.publish import publish
+from scalesweep.train.trainable import Trainable
 
 QUESTION = "USER: <image> what color is the circle ? ASSISTANT:"
 
 
 def run(context: StageContext) -> None:
-    def remember_and_publish(trainable: Trainable, output: Path) -> None:
+    def remember_and_publish(trainable: Trainable, output: Path, **how: Any) -> None:
         was_training = trainable.task.training
         trainable.task.eval()
         inputs = questions(trainable.spec.method)
@@ -34,7 +36,7 @@ def run(context: StageContext) -> None:
         }
         torch.save(remembered, context.attempt.path / "answers.pt")
         trainable.task.train(was_training)
-        publish(trainable, output)
+        publish(trainable, output, **how)
 
     stage.publish = remember_and_publish
     stage.run(context)

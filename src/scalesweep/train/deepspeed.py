@@ -99,6 +99,16 @@ class Sharded:
         module._parameters[name] = alone.weight
 
 
+def own_part(parameter: nn.Parameter) -> Tensor:
+    """What this rank holds of a parameter: its split under ZeRO-3 [n], else all of it."""
+    part: Any = getattr(parameter, "ds_tensor", None)
+    if part is None:
+        return parameter
+    # Splits are equally long; what the last ones have too many was never written.
+    left = parameter.ds_numel - dist.get_rank() * part.numel()  # type: ignore[attr-defined]
+    return part.view(-1)[: max(0, left)]  # type: ignore[no-any-return]
+
+
 def weight_placement(zero_stage: int, precision: Precision) -> Placement:
     """Where this rank keeps the weights that it loads."""
     return Sharded(precision) if zero_stage == 3 else OnDevice(training_device())

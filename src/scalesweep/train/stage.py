@@ -40,13 +40,14 @@ from scalesweep.train.checkpoint import (
     random_state,
     set_random_state,
 )
-from scalesweep.train.deepspeed import Engine, initialise_processes, weight_placement
+from scalesweep.train.deepspeed import Engine, initialise_processes, own_part, weight_placement
 from scalesweep.train.leakage import refuse_leakage
 from scalesweep.train.loop import Hooks, train
 from scalesweep.train.optimizer import adamw
 from scalesweep.train.prefetch import prefetched
+from scalesweep.train.publish import publish
 from scalesweep.train.tower_task import quarter_labels, tower_accuracy
-from scalesweep.train.trainable import Trainable, build_trainable, publish
+from scalesweep.train.trainable import Trainable, build_trainable
 from scalesweep.train.utilisation import peak_flops, utilisation
 
 log = logging.getLogger(__name__)
@@ -133,9 +134,14 @@ def run(context: StageContext) -> None:
             ),
         ),
     )
-    with engine.gathered(list(trainable.task.parameters())):
-        if context.is_main:
-            _publish(trainable, data, context, num_steps, loss, num_trainable_params)
+    _refuse_not_finite(trainable, context)
+    started = time.perf_counter()
+    publish(trainable, context.attempt.output, gathered=engine.gathered, is_main=context.is_main)
+    held_out = _held_out(trainable, context, engine)
+    if context.is_main:
+        summary = {**_summary(spec, data, num_steps, num_trainable_params), **held_out}
+        write_json(context.attempt.output / "training.json", summary)
+        log.info("published in %.1f s, last loss %.4f", time.perf_counter() - started, loss)
     if context.world_size > 1:
         dist.barrier()
 
@@ -319,30 +325,17 @@ def _wait_to_see(path: Path, *, timeout_s: float = 90.0) -> None:
         time.sleep(0.5)
 
 
-def _publish(
-    trainable: Trainable,
-    data: TrainingSet,
-    context: StageContext,
-    num_steps: int,
-    loss: float,
-    num_trainable_params: int,
-) -> None:
-    _refuse_not_finite(trainable)
-    output = context.attempt.output
-    output.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    publish(trainable, output)
-    summary: dict[str, Any] = {
+def _summary(
+    spec: TrainingSpec, data: TrainingSet, num_steps: int, num_trainable_params: int
+) -> dict[str, Any]:
+    return {
         "steps": num_steps,
         "num_samples": len(data),
         "num_skipped": len(data.skipped),
         "skipped": data.skipped[:100],
-        **_long_items(spec=trainable.spec, data=data),
+        **_long_items(spec=spec, data=data),
         "num_trainable_params": num_trainable_params,
-        **_held_out(trainable, context),
     }
-    write_json(output / "training.json", summary)
-    log.info("published in %.1f s, last loss %.4f", time.perf_counter() - started, loss)
 
 
 def _long_items(*, spec: TrainingSpec, data: TrainingSet) -> Mapping[str, Any]:
@@ -352,18 +345,29 @@ def _long_items(*, spec: TrainingSpec, data: TrainingSet) -> Mapping[str, Any]:
     return {"long_items": data.long_items.to_json()}
 
 
-def _refuse_not_finite(trainable: Trainable) -> None:
-    """The last step may overflow with a finite loss, which is taken before it."""
-    for name, parameter in trainable.task.named_parameters():
-        if parameter.requires_grad and not bool(parameter.isfinite().all()):
-            raise StageError(
-                f"{name} is not finite after the last step; lower the learning rate "
-                f"(it was at most {trainable.spec.optim.lr:g})"
-            )
+def _refuse_not_finite(trainable: Trainable, context: StageContext) -> None:
+    """The last step may overflow with a finite loss, which is taken before it.
+
+    Each rank looks at what it holds, and all end if one must: under ZeRO-3 none has it all.
+    """
+    wrong = [
+        name
+        for name, parameter in trainable.task.named_parameters()
+        if parameter.requires_grad and not bool(own_part(parameter).isfinite().all())
+    ]
+    found: list[Any] = [wrong]
+    if context.world_size > 1:
+        found = [None] * context.world_size
+        dist.all_gather_object(found, wrong)
+    if names := sorted({name for names in found for name in names}):
+        raise StageError(
+            f"{names[0]} is not finite after the last step; lower the learning rate "
+            f"(it was at most {trainable.spec.optim.lr:g})"
+        )
 
 
-def _held_out(trainable: Trainable, context: StageContext) -> Mapping[str, Any]:
-    """A tower's accuracy on pictures it never saw, where its data set has some."""
+def _held_out(trainable: Trainable, context: StageContext, engine: Engine) -> Mapping[str, Any]:
+    """A tower's accuracy on pictures it never saw, where its data set has some. Of all ranks."""
     spec = trainable.spec
     if spec.method is not Method.tower:
         return {}
@@ -380,4 +384,6 @@ def _held_out(trainable: Trainable, context: StageContext) -> Mapping[str, Any]:
     pixels = torch.from_numpy(held.pixels(range(len(held))))
     labels = quarter_labels([held[i].text for i in range(len(held))])
     trainable.task.eval()
-    return {"held_out_accuracy": tower_accuracy(trainable.task, pixels, labels)}  # type: ignore[arg-type]
+    with engine.gathered(list(trainable.task.parameters())):
+        accuracy = tower_accuracy(trainable.task, pixels, labels)  # type: ignore[arg-type]
+    return {"held_out_accuracy": accuracy}

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPVisionModel, LlamaForCausalLM
 
 from scalesweep.models.adapters import add_adapters
 from scalesweep.models.attention import Kernel, use_packed_attention
 from scalesweep.models.build import (
     DTYPES,
-    EXPORT_DTYPES,
     assemble_llava,
     clip_config,
     llama_config,
@@ -33,7 +30,7 @@ from scalesweep.models.recompute import Recompute, recompute_activations
 from scalesweep.models.weights import weights_folder
 from scalesweep.specs import Method, TrainingSpec
 from scalesweep.train.tasks import LanguageTask, LlavaTask
-from scalesweep.train.tower_task import TowerTask, publishable_state
+from scalesweep.train.tower_task import TowerTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,53 +157,3 @@ def _with_gradients(model: Any, spec: TrainingSpec) -> Any:
         model.model.language_model.requires_grad_(True)
         model.lm_head.requires_grad_(True)
     return model
-
-
-def publish(trainable: Trainable, output: Path) -> None:
-    """Write what the stage made; parameters must be whole (Engine.gathered).
-
-    config.json names the dtype of training, which plain transformers loads the weights in, whatever
-    they are stored in.
-    """
-    spec, model = trainable.spec, trainable.model
-    dtype = EXPORT_DTYPES[spec.export_dtype]
-    if spec.method is Method.projector:
-        linear = model.model.multi_modal_projector.linear_1
-        state = {f"linear_1.{k}": v.detach().to(dtype) for k, v in linear.state_dict().items()}
-        save_file(_contiguous(state), output / "projector.safetensors")
-    elif spec.method in (Method.lora, Method.qlora):
-        model.save_pretrained(output)
-        (output / "README.md").unlink(missing_ok=True)  # peft's empty model card
-        _forget_paths(output / "adapter_config.json")
-    elif spec.method is Method.tower:
-        state = {k: v.detach().to(dtype) for k, v in publishable_state(model).items()}
-        model.save_pretrained(output, state_dict=_contiguous(state))
-        _name_nowhere(output / "config.json")
-    else:
-        state = {k: v.detach().to(dtype) for k, v in model.state_dict().items()}
-        model.save_pretrained(output, state_dict=_contiguous(state))
-        _name_nowhere(output / "config.json")
-        trainable.tokenizer.save_pretrained(output)
-
-
-def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.contiguous() for name, value in state.items()}
-
-
-def _name_nowhere(config: Path) -> None:
-    """Take out where the weights were read from: the same stage gives the same bytes anywhere."""
-
-    def without(data: Any) -> Any:
-        if isinstance(data, dict):
-            return {k: without(v) for k, v in data.items() if k != "_name_or_path"}
-        return data
-
-    data = without(json.loads(config.read_text(encoding="utf-8")))
-    config.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _forget_paths(config: Path) -> None:
-    """Take this machine's paths out of an adapter's config: the base is named by its identity."""
-    data = json.loads(config.read_text(encoding="utf-8"))
-    data["base_model_name_or_path"] = None
-    config.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
