@@ -188,6 +188,7 @@ def our_loop(bench: Bench, zero_stage: int, context: StageContext) -> Run:
         log=context.log_metrics,
         save=lambda _: None,
         save_due=lambda _: False,
+        finish=lambda: None,
         stop_requested=lambda: False,
         peak_memory_bytes=lambda: 0,
         utilisation=partial(utilisation, bench.spec, num_devices=1, peak_flops=None),

@@ -222,6 +222,38 @@ class Usage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """How long the steps and saves of an attempt took; what its successors plan by."""
+
+    longest_save_s: float = 0.0
+    """From the end of a step until the checkpoint of it was durable and complete."""
+    longest_step_s: float = 0.0
+
+    @property
+    def lead_s(self) -> float:
+        """Seconds before the end in which a stage must hear of it; 0 when nothing was saved yet.
+
+        It may hear at the beginning of a step, and saves then; what took so long once may take
+        twice as long on a busy file system.
+        """
+        return 2 * self.longest_save_s + self.longest_step_s if self.longest_save_s else 0.0
+
+    def longest(self, other: Measured) -> Measured:
+        return Measured(
+            longest_save_s=max(self.longest_save_s, other.longest_save_s),
+            longest_step_s=max(self.longest_step_s, other.longest_step_s),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measured:
+        check_schema(data, "measured.json")
+        return cls(**known_fields(cls, data))
+
+
+@dataclass(frozen=True, kw_only=True)
 class SlurmRun:
     """One run of one Slurm job; a job that is requeued runs again under the same id."""
 

@@ -4,7 +4,7 @@
       stage.yaml               what it is
       attempts/0001/           one try; its number is its epoch, and it writes only here
         lease.json             who is at it
-        execution.json usage.json metrics.jsonl log checkpoints/ output/
+        execution.json usage.json measured.json metrics.jsonl log checkpoints/ output/
       done.json                published by link when output/ is whole; immutable
     <store>/studies/<name>/    plan.json, report.html, wandb/
     <store>/cache/             derived files; safe to delete
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from scalesweep.errors import StoreError
-from scalesweep.records import Done, Execution, OutputFile, StageRef, StageSpec, Usage
+from scalesweep.records import Done, Execution, Measured, OutputFile, StageRef, StageSpec, Usage
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
 """A file is not there; the second where something on the way to it is a file."""
@@ -130,6 +130,15 @@ class AttemptDir:
         return self.path / "execution.json"
 
     @property
+    def measured_file(self) -> Path:
+        return self.path / "measured.json"
+
+    @property
+    def time_limit_file(self) -> Path:
+        """There when the ranks stopped by themselves before the job's time limit."""
+        return self.path / "stopped-for-time-limit"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -142,6 +151,12 @@ class AttemptDir:
         with contextlib.suppress(*ABSENT):
             return Usage.from_json(read_json(self.usage_file))
         return None
+
+    def measured(self) -> Measured:
+        """How long its steps and saves took; zeros where it left nothing that can be read."""
+        with contextlib.suppress(OSError, StoreError, TypeError, ValueError):
+            return Measured.from_json(read_json(self.measured_file))
+        return Measured()
 
     def execution(self) -> Execution | None:
         with contextlib.suppress(*ABSENT):

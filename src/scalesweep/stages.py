@@ -58,6 +58,8 @@ class StageContext:
     world_size: int = 1
     local_rank: int = 0
     stop_requested: Callable[[], bool] = field(default_factory=StopFlag)
+    ends_at: float | None = None
+    """Seconds since 1970 when the job's time limit ends it; None where it has none."""
 
     @property
     def is_main(self) -> bool:

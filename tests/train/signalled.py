@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +15,21 @@ from typing import Any
 
 from scalesweep.rundir import read_json
 from scalesweep.stages import StageContext
-from scalesweep.train import stage
+from scalesweep.train import keeper, stage
 from tests.train import sharded
 
 
 def run(context: StageContext) -> None:
     order = read_json(context.attempt.path / "signal.json")
     if order["in_save"]:
-        stage.complete = functools.partial(_killed, order["signal"])
+        keeper.complete = functools.partial(_killed, order["signal"])
     elif context.rank in order["ranks"]:
-        flag = SignalAfter(context.stop_requested, number=order["signal"], step=order["step"])
+        flag = SignalAfter(
+            context.stop_requested,
+            number=order["signal"],
+            step=order["step"],
+            checkpoints=context.attempt.checkpoints,
+        )
         context = replace(context, stop_requested=flag)
     if context.execution.zero_stage == 3:
         sharded.split_every_weight()
@@ -43,10 +49,14 @@ class SignalAfter:
     flag: Callable[[], bool]
     number: int
     step: int
+    checkpoints: Path
     _asked: int = 0
 
     def __call__(self) -> bool:
         self._asked += 1
         if self._asked == self.step:
+            # Which checkpoints there are then must not hang on how fast the disk is.
+            while list(self.checkpoints.glob(".step-*")):
+                time.sleep(0.01)
             os.kill(os.getpid(), self.number)
         return self.flag()

@@ -49,6 +49,8 @@ class Surroundings:
     save_every: int = 10**9
     rows: list[dict[str, Any]] = field(default_factory=list)
     saved: list[TrainState] = field(default_factory=list)
+    finished: list[int] = field(default_factory=list)
+    """Checkpoints at each time it was waited until they are durable."""
     _asked: int = 0
 
     def hooks(self) -> Hooks:
@@ -57,6 +59,7 @@ class Surroundings:
             log=lambda row: self.rows.append(dict(row)),
             save=self.saved.append,
             save_due=lambda state: state.step % self.save_every == 0,
+            finish=lambda: self.finished.append(len(self.saved)),
             stop_requested=self._stop,
             peak_memory_bytes=lambda: 2**30,
             utilisation=lambda work, seconds: {
@@ -141,6 +144,7 @@ def test_checkpoints_are_written_when_due_but_not_after_the_last_step() -> None:
     run(FakeEngine([4.0] * 6), around, num_steps=6)
 
     assert [state.step for state in around.saved] == [2, 4]
+    assert around.finished == [2]
 
 
 def test_a_stop_writes_a_checkpoint_and_is_raised() -> None:
@@ -150,6 +154,7 @@ def test_a_stop_writes_a_checkpoint_and_is_raised() -> None:
         run(FakeEngine([4.0] * 6), around, num_steps=6)
 
     assert [state.step for state in around.saved] == [3]
+    assert around.finished == [1]
     assert len(around.rows) == 3
 
 

@@ -93,7 +93,8 @@ def test_a_stage_says_nothing_but_its_own_lines_and_leaves_nothing_behind(
     _, run = ended(method)
 
     assert foreign_lines(run) == []
-    known = {"execution.json", "log", "metrics.jsonl", "usage.json", "checkpoints", "output"}
+    known = {"execution.json", "log", "metrics.jsonl", "usage.json", "measured.json"}
+    known |= {"checkpoints", "output"}
     assert {path.name for path in run.attempt.path.iterdir()} - known == {"answers.pt"}
     names = sorted(path.name for path in run.attempt.checkpoints.iterdir())
     assert names == ["step-00000004", "step-00000006"]

@@ -29,3 +29,11 @@ MODEL_TFLOPS_PER_SECOND = "model_tflops_per_second"
 """What the mathematics of the step asks for (models/flops.py) per second, over all ranks."""
 MFU = "mfu"
 """Model FLOPs utilisation, a fraction; absent where the device's peak is not known."""
+
+CHECKPOINT_SAVE_SECONDS = "checkpoint/save_s"
+"""Seconds for which the last save held training up; in the first row after it."""
+CHECKPOINT_WRITE_SECONDS = "checkpoint/write_s"
+"""Seconds until the last checkpoint that is complete was durable, most of them in the background.
+In the first row after that."""
+CHECKPOINT_INTERVAL_STEPS = "checkpoint/interval_steps"
+"""Steps from a save to the next one, as far as they are known now; beside the two above."""

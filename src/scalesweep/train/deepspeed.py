@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from scalesweep.errors import StoreError
 from scalesweep.models.loading import OnDevice, Placement
 from scalesweep.specs import Precision
 from scalesweep.stages import RENDEZVOUS_VARIABLE
+from scalesweep.train.pieces import MOMENTS, Piece, SavedPieces
 from scalesweep.train.rendezvous import rendezvous
 
 deepspeed_logger.setLevel(logging.ERROR)
@@ -182,20 +184,152 @@ class Engine:
         norm = self._engine.get_global_grad_norm()
         return float(norm) if norm is not None else float("nan")
 
-    def save(self, folder: Path) -> None:
-        """Write what learns and the optimizer below a folder; all ranks call it."""
-        with _quiet():
-            self._engine.save_checkpoint(
-                str(folder), tag="engine", save_latest=False, exclude_frozen_parameters=True
+    def pieces(self) -> list[Piece]:
+        """What this rank writes into a checkpoint, as views: the next step changes them."""
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        found = []
+        for place in self._places():
+            if not self._is_sharded:  # all ranks hold the same: each writes an even share
+                place = place.share(rank, world_size)
+            if not place.length:
+                continue
+            state = self._states.get(place.master, {})
+            moments = {name: place.view(state[name]) for name in MOMENTS if name in state}
+            found.append(
+                Piece(
+                    name=place.name,
+                    start=place.start,
+                    numel=place.numel,
+                    weight=place.view(place.master),
+                    moments=moments,
+                    steps=int(state["step"]) if state else 0,
+                )
             )
+        return found
 
-    def load(self, folder: Path) -> None:
-        """Read what save() wrote, on as many ranks as then."""
-        with _quiet(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self._engine.load_checkpoint(
-                str(folder), tag="engine", load_module_strict=False, load_lr_scheduler_states=False
+    def load(self, saved: SavedPieces) -> None:
+        """Go on from what pieces() gave, on any number of ranks and under any stage then.
+
+        Raises:
+            StoreError: it is of another model.
+        """
+        places = self._places()
+        names = {name for name, p in self.task.named_parameters() if p.requires_grad}
+        if names != saved.names:
+            raise StoreError(
+                f"{saved.folder}: holds other parameters than this model trains: "
+                f"{', '.join(sorted(names ^ saved.names)[:3])}; delete the checkpoints of this "
+                "stage to begin anew"
             )
+        wrapper = self._engine.optimizer
+        if self.zero_stage == 3:
+            wrapper.checkpoint_event_prologue()  # every parameter is split
+        with torch.no_grad():
+            for place in places:
+                self._restore(place, saved)
+            self._round_weights()
+        if self.zero_stage == 3:
+            wrapper.checkpoint_event_epilogue()  # small ones are kept whole on every rank
+
+    def _restore(self, place: _Place, saved: SavedPieces) -> None:
+        where = {"start": place.start, "length": place.length, "numel": place.numel}
+        place.view(place.master).copy_(saved.read("weight", place.name, **where))
+        steps = saved.steps(place.name)
+        if not steps:
+            return
+        state = self._states.setdefault(place.master, {})
+        if not state:  # as AdamW makes it in its first step
+            state["step"] = torch.zeros((), dtype=torch.float32, device=place.master.device)
+            state.update({name: torch.zeros_like(place.master) for name in MOMENTS})
+        if int(state["step"]) not in (0, steps):
+            raise StoreError(
+                f"{saved.folder}: {place.name} was stepped {steps} times and its neighbours "
+                f"{int(state['step'])}; only ZeRO-0 can go on from there"
+            )
+        state["step"].fill_(float(steps))
+        for name in MOMENTS:
+            place.view(state[name]).copy_(saved.read(name, place.name, **where))
+
+    @property
+    def _is_sharded(self) -> bool:
+        return self.zero_stage > 0
+
+    @property
+    def _states(self) -> dict[Tensor, dict[str, Tensor]]:
+        """Of torch's optimizer below whatever DeepSpeed has wrapped around it."""
+        wrapper = self._engine.optimizer
+        return getattr(wrapper, "optimizer", wrapper).state  # type: ignore[no-any-return]
+
+    def _places(self) -> list[_Place]:
+        """Where what this rank steps lies in the optimizer's tensors."""
+        wrapper = self._engine.optimizer
+        trained: list[tuple[str, Any]] = [
+            (name, p) for name, p in self.task.named_parameters() if p.requires_grad
+        ]
+        places = []
+        if self.zero_stage == 3:
+            for name, p in trained:
+                group, offset, padded = wrapper.grad_position[wrapper.get_param_id(p)]
+                start = dist.get_rank() * padded
+                places.append(
+                    _Place(
+                        name=name,
+                        start=start,
+                        length=max(0, min(padded, p.ds_numel - start)),
+                        numel=p.ds_numel,
+                        master=wrapper.fp32_partitioned_groups_flat[group],
+                        offset=offset,
+                    )
+                )
+        elif self.zero_stage:
+            for name, p in trained:
+                if (mapping := p._hp_mapping) is None:
+                    continue  # other ranks have all of it
+                there, here = mapping.lp_fragment_address, mapping.hp_fragment_address
+                places.append(
+                    _Place(
+                        name=name,
+                        start=there.start,
+                        length=there.numel,
+                        numel=p.numel(),
+                        master=wrapper.single_partition_of_fp32_groups[mapping.param_group_index],
+                        offset=here.start,
+                    )
+                )
+        else:
+            masters = self._masters()
+            for name, p in trained:
+                places.append(
+                    _Place(
+                        name=name,
+                        start=0,
+                        length=p.numel(),
+                        numel=p.numel(),
+                        master=masters.get(p, p),
+                        offset=0,
+                    )
+                )
+        return places
+
+    def _masters(self) -> dict[Tensor, Tensor]:
+        """Under ZeRO-0: parameter -> its fp32 copy, where it is not fp32 itself."""
+        wrapper = self._engine.optimizer
+        if not hasattr(wrapper, "fp32_groups"):
+            return {}
+        pairs = zip(wrapper.fp16_groups, wrapper.fp32_groups, strict=True)
+        return {p: copy for ps, copies in pairs for p, copy in zip(ps, copies, strict=True)}
+
+    def _round_weights(self) -> None:
+        """Give the model the optimizer's weights, as a step does at its end; all ranks call it."""
+        wrapper = self._engine.optimizer
+        if self.zero_stage == 3:
+            for group in range(len(wrapper.fp16_groups)):
+                wrapper._reassign_or_swap_out_partitioned_parameters(group)
+        elif self.zero_stage:
+            wrapper.update_lp_params()
+        else:
+            for parameter, master in self._masters().items():
+                parameter.copy_(master)
 
     @contextmanager
     def gathered(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
@@ -205,6 +339,34 @@ class Engine:
 
     def destroy(self) -> None:
         self._engine.destroy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """A piece of a parameter in a tensor that the optimizer steps."""
+
+    name: str
+    start: int
+    """Of the piece, in the flattened parameter."""
+    length: int
+    numel: int
+    """Of the whole parameter."""
+    master: Tensor
+    """fp32, the key of the optimizer's state."""
+    offset: int
+    """Of the piece, in the flattened master."""
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """The piece in the master or in a moment of it: [length]"""
+        return tensor.detach().view(-1).narrow(0, self.offset, self.length)
+
+    def share(self, rank: int, world_size: int) -> _Place:
+        """Of a piece that all ranks hold: this rank's part of it."""
+        begin = self.length * rank // world_size
+        end = self.length * (rank + 1) // world_size
+        return replace(
+            self, start=self.start + begin, offset=self.offset + begin, length=end - begin
+        )
 
 
 def _walk_once(module: nn.Module) -> None:

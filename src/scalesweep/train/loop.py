@@ -31,7 +31,11 @@ class Hooks:
     """A micro-batch as the task takes it."""
     log: Callable[[Mapping[str, Any]], None]
     save: Callable[[TrainState], None]
+    """Write a checkpoint, or begin to."""
     save_due: Callable[[TrainState], bool]
+    """Asked after every step; what rank zero says holds for all ranks."""
+    finish: Callable[[], None]
+    """Wait until everything that was saved is durable."""
     stop_requested: Callable[[], bool]
     peak_memory_bytes: Callable[[], int]
     utilisation: Callable[[Work, float], Mapping[str, float]]
@@ -68,13 +72,18 @@ def train(
             losses.append(micro_loss.detach())
         grad_norm = engine.step(lr)
         loss_sum = sum(float(loss) for loss in losses)  # here, where the device has ended anyway
-        loss, stop = _agreed(loss_sum, hooks.stop_requested(), world_size)
-        loss = loss / step.loss_weight if step.loss_weight else 0.0
         state = TrainState(
             step=state.step + 1,
             samples_seen=state.samples_seen + step.num_samples,
             tokens_seen=state.tokens_seen + step.num_tokens,
         )
+        loss, stop, save = _agreed(
+            loss_sum,
+            stop=hooks.stop_requested(),
+            save=hooks.save_due(state),
+            world_size=world_size,
+        )
+        loss = loss / step.loss_weight if step.loss_weight else 0.0
         if not math.isfinite(loss):
             raise StageError(
                 f"step {state.step}: the loss is {loss}; lower the learning rate "
@@ -83,28 +92,35 @@ def train(
         end = time.perf_counter()
         hooks.log(_row(state, step, loss, lr, grad_norm, begin, fetched, end, num_steps, hooks))
         begin = end
-        last = state.step >= num_steps
-        if stop and not last:
-            hooks.save(state)
-            raise Interrupted(f"stopped after step {state.step} of {num_steps}")
-        if not last and hooks.save_due(state):
-            hooks.save(state)
-        if last:
+        if state.step >= num_steps:
             break
+        if save or stop:
+            hooks.save(state)
+            begin = time.perf_counter()  # what it cost is told by itself
+        if stop:
+            hooks.finish()
+            raise Interrupted(f"stopped after step {state.step} of {num_steps}")
+    hooks.finish()
     return loss
 
 
-def _agreed(loss_sum: float, stop: bool, world_size: int) -> tuple[float, bool]:
-    """The step's loss over all ranks, and whether any of them was asked to stop.
+def _agreed(
+    loss_sum: float, *, stop: bool, save: bool, world_size: int
+) -> tuple[float, bool, bool]:
+    """The step's loss over all ranks, whether any was asked to stop, and whether any is to save.
 
-    One reduction a step: a signal reaches ranks at different times, and all must stop at one step.
+    One reduction a step: a signal reaches ranks at different times, and their clocks differ, but
+    all must stop and save at one step.
     """
     if world_size == 1:
-        return loss_sum, stop
+        return loss_sum, stop, save
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    both = torch.tensor([loss_sum, float(stop)], dtype=torch.float64, device=device)
-    dist.all_reduce(both)
-    return float(both[0]), bool(both[1] > 0)
+    all_three = torch.tensor(
+        [loss_sum, float(stop), float(save)], dtype=torch.float64, device=device
+    )
+    dist.all_reduce(all_three)
+    loss, stops, saves = all_three.tolist()
+    return loss, stops > 0, saves > 0
 
 
 def _row(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import random
 import resource
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer
@@ -30,17 +28,9 @@ from scalesweep.rundir import write_json
 from scalesweep.specs import Method, TrainingSpec
 from scalesweep.stages import StageContext
 from scalesweep.train.batches import MicroBatch, StepMaker
-from scalesweep.train.checkpoint import (
-    Checkpoint,
-    TrainState,
-    begun,
-    complete,
-    newest_complete,
-    prune_earlier,
-    random_state,
-    set_random_state,
-)
+from scalesweep.train.checkpoint import seed_generators
 from scalesweep.train.deepspeed import Engine, initialise_processes, own_part, weight_placement
+from scalesweep.train.keeper import CheckpointKeeper
 from scalesweep.train.leakage import refuse_leakage
 from scalesweep.train.loop import Hooks, train
 from scalesweep.train.optimizer import adamw
@@ -87,7 +77,7 @@ def run(context: StageContext) -> None:
         placement=weight_placement(context.execution.zero_stage, spec.precision),
     )
     num_trainable_params = trainable.num_trainable_params
-    _seed_rank(spec.seed, context.rank)
+    seed_generators(spec.seed, rank=context.rank)
     trainable.task.train()
     engine = Engine(
         trainable.task,
@@ -96,7 +86,9 @@ def run(context: StageContext) -> None:
         precision=spec.precision,
         max_grad_norm=spec.optim.max_grad_norm,
     )
-    keeper = CheckpointKeeper(context=context, engine=engine, inputs=context.inputs_digest())
+    keeper = CheckpointKeeper(
+        context=context, engine=engine, inputs=context.inputs_digest(), seed=spec.seed
+    )
     if _is_packed(spec, context):
         assert spec.model is not None
         refuse_leakage(
@@ -121,10 +113,11 @@ def run(context: StageContext) -> None:
         world_size=context.world_size,
         hooks=Hooks(
             inputs=_task_inputs(spec, engine.device),
-            log=context.log_metrics,
+            log=lambda row: context.log_metrics({**row, **keeper.metrics()}),
             save=keeper.save,
             save_due=keeper.due,
-            stop_requested=context.stop_requested,
+            finish=keeper.finish,
+            stop_requested=keeper.stop_requested,
             peak_memory_bytes=_peak_memory_bytes,
             utilisation=partial(
                 utilisation,
@@ -169,14 +162,6 @@ def _set_deterministic(threads: int) -> None:
     """The same bits on the same machine type; sums in another order give other last digits."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def _seed_rank(seed: int, rank: int) -> None:
-    """Dropout differs between ranks; everything else was drawn alike before."""
-    mixed = seed * 1_000_003 + rank
-    torch.manual_seed(mixed)
-    random.seed(mixed)
-    np.random.seed(mixed % 2**32)
 
 
 def _tokenizer(spec: TrainingSpec, context: StageContext) -> Any:
@@ -229,100 +214,6 @@ def _peak_memory_bytes() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@dataclass(kw_only=True)
-class CheckpointKeeper:
-    """Writes checkpoints of one attempt and finds the one to resume from."""
-
-    context: StageContext
-    engine: Engine
-    inputs: str
-    """Digest of what the stage reads: a checkpoint made from other inputs is of no use."""
-    _saved_step: int = 0
-
-    def due(self, state: TrainState) -> bool:
-        return state.step % self.context.execution.checkpoint_every_steps == 0
-
-    def save(self, state: TrainState) -> None:
-        """All ranks write their part; rank zero completes it when all have."""
-        if state.step == self._saved_step:
-            return
-        folder, rank = self.context.attempt.checkpoints, self.context.rank
-        part = begun(folder, state.step)
-        part.mkdir(parents=True, exist_ok=True)
-        self.engine.save(part)
-        torch.save(random_state(), part / f"rank-{rank:03d}.pt")
-        self._barrier()
-        if self.context.is_main:
-            complete(
-                folder,
-                state,
-                world_size=self.context.world_size,
-                zero_stage=self.engine.zero_stage,
-                inputs=self.inputs,
-            )
-            prune_earlier(
-                folder, [attempt.checkpoints for attempt in self.context.earlier_attempts()]
-            )
-        self._barrier()
-        self._saved_step = state.step
-
-    def resume(self) -> TrainState:
-        """State of the newest whole checkpoint of earlier attempts, or the beginning.
-
-        Raises:
-            StageError: it was written by another number of ranks or ZeRO stage.
-        """
-        checkpoint = self._chosen()
-        if checkpoint is None:
-            return TrainState()
-        self._refuse_other_layout(checkpoint)
-        self.engine.load(checkpoint.path)
-        rank_file = checkpoint.path / f"rank-{self.context.rank:03d}.pt"
-        set_random_state(torch.load(rank_file, weights_only=False))
-        log.info("resumed after step %d from %s", checkpoint.state.step, checkpoint.path)
-        self._saved_step = checkpoint.state.step
-        return checkpoint.state
-
-    def _chosen(self) -> Checkpoint | None:
-        """The newest whole checkpoint, chosen by rank zero for all.
-
-        Nodes may see a shared file system differently for a while, and ranks that go on from
-        different steps would mix them without a word.
-        """
-        chosen: list[Checkpoint | None] = [None]
-        if self.context.is_main:
-            folders = [attempt.checkpoints for attempt in self.context.earlier_attempts()]
-            chosen[0] = newest_complete(folders, inputs=self.inputs)
-        if self.context.world_size > 1:
-            dist.broadcast_object_list(chosen, src=0)
-        if chosen[0] is not None:
-            _wait_to_see(chosen[0].path / "complete.json")
-        return chosen[0]
-
-    def _refuse_other_layout(self, checkpoint: Checkpoint) -> None:
-        now = (self.context.world_size, self.engine.zero_stage)
-        then = (checkpoint.world_size, checkpoint.zero_stage)
-        if now != then:
-            raise StageError(
-                f"{checkpoint.path} was written by {then[0]} ranks under ZeRO-{then[1]} and cannot "
-                f"be continued by {now[0]} under ZeRO-{now[1]}; take the same again, or delete "
-                "the checkpoints of this stage to begin anew"
-            )
-
-    def _barrier(self) -> None:
-        if self.context.world_size > 1:
-            dist.barrier()
-
-
-def _wait_to_see(path: Path, *, timeout_s: float = 90.0) -> None:
-    """Until a file that is there for another node is there for this one too."""
-    end = time.monotonic() + timeout_s
-    while not path.exists():
-        if time.monotonic() >= end:
-            raise StageError(f"{path} is there for rank 0 and not for this one")
-        time.sleep(0.5)
 
 
 def _summary(
