@@ -144,6 +144,10 @@ class Engine:
     ) -> None:
         if zero_stage == 3:
             _join_sharded(task, precision)
+        # Under ZeRO-0 in bf16 DeepSpeed makes the optimizer's state by a step without gradients: it
+        # must change no weight, and not count.
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
         with _quiet():
             self._engine, *_ = deepspeed.initialize(
                 model=task,
@@ -162,6 +166,7 @@ class Engine:
         _walk_once(task)
         self.zero_stage = zero_stage
         self.task = task
+        self._states.clear()
 
     @property
     def device(self) -> torch.device:
