@@ -121,6 +121,15 @@ def do_wait(context: StageContext) -> None:
     do_write(context)
 
 
+def do_heed_the_time(context: StageContext) -> None:
+    """Stops at a checkpoint when less time than it needs is left."""
+    ends_at = context.ends_at
+    if ends_at is not None and ends_at - time.time() < context.spec.identity["needs_s"]:
+        context.attempt.time_limit_file.touch()
+        raise Interrupted("stopped")
+    do_write(context)
+
+
 def do_stubborn(context: StageContext) -> None:
     """Never hears that it is to stop."""
     note(context, "stubborn")

@@ -41,6 +41,7 @@ def task(store: Store, **fields: object) -> RankTask:
         "started_at": time.time(),
         "started_monotonic": 0.0,
         "runner": "tests.fakes.stage_runner",
+        "ends_at": 1790000000.0,
     }
     return RankTask(**{**given, **fields})  # type: ignore[arg-type]
 
@@ -51,7 +52,7 @@ def test_a_rank_is_told_what_was_written_down(store: Store, attempt: AttemptDir)
     found = read_task(write_task(attempt, written), {"SLURM_PROCID": "11", "SLURM_LOCALID": "3"})
 
     assert (found.rank, found.local_rank, found.world_size) == (11, 3, 16)
-    for name in ("store", "ref", "attempt", "inputs", "started_at", "runner"):
+    for name in ("store", "ref", "attempt", "inputs", "started_at", "runner", "ends_at"):
         assert getattr(found, name) == getattr(written, name)
 
 

@@ -19,10 +19,16 @@ from scalesweep.launch.jobs import StageJob, StageJobs, Submission, job_dir
 from scalesweep.launch.publish import prepare, publish
 from scalesweep.launch.slurm import HELD_AFTER_FAILED_LAUNCH, SlurmError
 from scalesweep.launch.snapshot import snapshot
-from scalesweep.launch.submit import Submitted, Submitter, job_shape
+from scalesweep.launch.submit import (
+    Submitted,
+    Submitter,
+    job_shape,
+    needed_lead_s,
+    with_lead,
+)
 from scalesweep.plan.graph import Plan, PlannedStage
-from scalesweep.records import Execution, Outcome, SlurmRun, StageKind, Usage
-from scalesweep.rundir import AttemptDir, Store, write_json
+from scalesweep.records import Execution, Measured, Outcome, SlurmRun, StageKind, Usage
+from scalesweep.rundir import AttemptDir, StageDir, Store, write_json
 from tests.fakes.plans import plan_of, stage
 from tests.fakes.processes import wait_for
 from tests.fakes.slurm import AWAY, FakeSlurm
@@ -592,6 +598,43 @@ def test_the_warning_comes_in_the_second_half_of_the_time(
     found = shape(timeout_min=timeout_min, signal_lead_s=lead)
 
     assert found.signal_lead_s == warned
+
+
+@pytest.mark.parametrize(
+    ("lead_s", "warned"),
+    [(0.0, 300), (250.0, 300), (301.0, 360), (1000.0, 1020), (90_000.0, 18_000)],
+)
+def test_the_warning_comes_as_early_as_earlier_attempts_needed(lead_s: float, warned: int) -> None:
+    found = with_lead(shape(timeout_min=600, signal_lead_s=300), lead_s)
+
+    assert found.signal_lead_s == warned  # whole minutes; half of 600 min at most
+
+
+def test_the_longest_save_and_step_of_all_attempts_count(tmp_path: Path) -> None:
+    stage = StageDir(tmp_path)
+    for number, (save, step) in enumerate([(100.0, 5.0), (80.0, 30.0), (0.0, 0.0)], start=1):
+        attempt = stage.attempt(number)
+        attempt.path.mkdir(parents=True)
+        if save:
+            measured = Measured(longest_save_s=save, longest_step_s=step)
+            write_json(attempt.measured_file, measured.to_json())
+    (stage.attempt(3).path / "measured.json").write_text('{"torn', encoding="utf-8")
+
+    assert needed_lead_s(stage) == 230.0  # 2 x 100 + 30
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_stage_that_saved_slowly_before_is_submitted_with_an_earlier_warning(
+    store: Store,
+) -> None:
+    slow = store.stage(DATA.ref).attempt(1)
+    slow.path.mkdir(parents=True)
+    write_json(slow.measured_file, Measured(longest_save_s=200.0, longest_step_s=1.0).to_json())
+
+    submitted(store, plan_of(DATA))
+
+    script = (job_dir(store, job(store, DATA).submission).path / "job.sh").read_text()
+    assert "#SBATCH --signal=B:USR2@420" in script  # 401 s
 
 
 def test_a_job_that_gets_in_while_the_queue_is_asked_is_not_submitted_twice(

@@ -71,8 +71,8 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]
     yield from fake_cluster(tmp_path, monkeypatch)
 
 
-def environment(fake: FakeSlurm, running: str) -> dict[str, str]:
-    """What Slurm tells the batch script of an element."""
+def environment(fake: FakeSlurm, running: str, *, left_s: int = 36000) -> dict[str, str]:
+    """What Slurm tells the batch script of an element. left_s: until the time limit ends it."""
     run = run_of(fake, running)
     return {
         "SLURM_CLUSTER_NAME": run.cluster,
@@ -81,22 +81,27 @@ def environment(fake: FakeSlurm, running: str) -> dict[str, str]:
         "SLURM_ARRAY_TASK_ID": str(run.array_index),
         "SLURM_JOB_NAME": run.name,
         "SLURM_RESTART_COUNT": str(run.restarts),
+        "SLURM_JOB_END_TIME": str(int(time.time()) + left_s),
         RUNNER_VARIABLE: RUNNER,
     }
 
 
-def begun(store: Store, fake: FakeSlurm, planned: PlannedStage, **cluster: Any) -> Supervisor:
+def begun(
+    store: Store, fake: FakeSlurm, planned: PlannedStage, *, left_s: int = 36000, **cluster: Any
+) -> Supervisor:
     """The supervisor of a stage's job, which begins."""
     submitted(store, plan_of(planned), cluster=dataclasses.replace(CLUSTER, **cluster))
-    return again(store, fake, planned)
+    return again(store, fake, planned, left_s=left_s)
 
 
-def again(store: Store, fake: FakeSlurm, planned: PlannedStage) -> Supervisor:
+def again(
+    store: Store, fake: FakeSlurm, planned: PlannedStage, *, left_s: int = 36000
+) -> Supervisor:
     """The same job in its next run."""
     running = element(store, planned)
     fake.run(running)
     folder = job_dir(store, job(store, planned).submission)
-    return supervisor(folder, environment(fake, running))
+    return supervisor(folder, environment(fake, running, left_s=left_s))
 
 
 @contextlib.contextmanager
@@ -450,6 +455,41 @@ def test_before_its_time_limit_a_stage_stops_at_a_checkpoint_and_is_requeued(
     (store.root / "gate").touch()
     assert again(store, fake, WAIT).run() == EXIT_OK
     assert ends(store, WAIT)[1:] == [("done", "")]
+
+
+HEED = stage("heed", "heed_the_time", needs_s=100)
+
+
+def test_ranks_that_see_the_time_limit_themselves_are_requeued_as_if_warned(
+    store: Store, fake: FakeSlurm
+) -> None:
+    assert begun(store, fake, HEED, left_s=60).run() == EXIT_GAVE_UP
+
+    requeued = fake.element(element(store, HEED))
+    assert (requeued.state, requeued.reason, requeued.restarts) == ("PENDING", "BeginTime", 1)
+    assert ends(store, HEED) == [("interrupted", "time_limit")]
+    assert again(store, fake, HEED, left_s=200).run() == EXIT_OK
+    assert ends(store, HEED)[1:] == [("done", "")]
+
+
+def test_a_time_limit_that_never_suffices_is_given_up(store: Store, fake: FakeSlurm) -> None:
+    begun(store, fake, HEED, left_s=60, max_tries=2).run()
+    again(store, fake, HEED, left_s=60).run()
+
+    assert ends(store, HEED) == [("interrupted", "time_limit"), ("failed", "time_limit")]
+    assert fake.element(element(store, HEED)).restarts == 1  # not a second time
+    assert "2 attempts in a row came no further" in attempts(store, HEED)[-1].cause
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [({"SLURM_JOB_END_TIME": "1790000000"}, 1.79e9), ({"SLURM_JOB_END_TIME": "0"}, None),
+     ({"SLURM_JOB_END_TIME": "Unknown"}, None), ({}, None)],
+)  # fmt: skip
+def test_a_job_ends_when_slurm_says_or_nobody_knows(
+    told: dict[str, str], found: float | None
+) -> None:
+    assert supervise.ends_at(told) == found
 
 
 def test_ranks_that_slurm_told_to_stop_were_preempted(store: Store, fake: FakeSlurm) -> None:

@@ -58,6 +58,8 @@ class RankTask:
     """Position on its node; None where there is one node."""
     rendezvous: Path | None = None
     """File by which ranks on several nodes find each other; port has no meaning then."""
+    ends_at: float | None = None
+    """Seconds since 1970 when the job's time limit ends it; None where it has none."""
 
 
 def error_file(attempt: AttemptDir, rank: int) -> Path:
@@ -123,6 +125,7 @@ def serve(task: RankTask, *, stopped_by: Sequence[signal.Signals]) -> None:
                 world_size=task.world_size,
                 local_rank=task.rank if task.local_rank is None else task.local_rank,
                 stop_requested=stop,
+                ends_at=task.ends_at,
             )
         )
         if task.rendezvous is not None:

@@ -32,6 +32,7 @@ def write_task(attempt: AttemptDir, task: rank.RankTask) -> Path:
         "world_size": task.world_size,
         "started_at": task.started_at,
         "runner": task.runner,
+        "ends_at": task.ends_at,
     }
     write_json(path, data)
     return path
@@ -55,6 +56,7 @@ def read_task(path: Path, environment: Mapping[str, str]) -> rank.RankTask:
         started_monotonic=time.monotonic() - max(0.0, time.time() - started_at),
         runner=data["runner"],
         rendezvous=path.with_name("rendezvous.json"),
+        ends_at=data["ends_at"],
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -46,8 +47,8 @@ from scalesweep.launch.publish import prepare, verdict
 from scalesweep.launch.slurm import SlurmAway, SlurmError
 from scalesweep.launch.snapshot import snapshot
 from scalesweep.plan.graph import Plan, PlannedStage
-from scalesweep.records import Execution, StageKind, StageRef
-from scalesweep.rundir import Store, fsync_directory
+from scalesweep.records import Execution, Measured, StageKind, StageRef
+from scalesweep.rundir import StageDir, Store, fsync_directory
 
 CONTROLLER_WAIT_S = 120.0
 """How long a command goes on asking a controller that is away."""
@@ -332,7 +333,9 @@ class Submitter:
         )
 
     def _shape(self, stage: PlannedStage) -> tuple[str, JobShape]:
-        return str(stage.spec.kind), job_shape(self.cluster, stage.spec.kind, stage.execution)
+        shape = job_shape(self.cluster, stage.spec.kind, stage.execution)
+        lead_s = needed_lead_s(self.store.stage(stage.ref))
+        return str(stage.spec.kind), with_lead(shape, lead_s)
 
     def _submission(self, array: PlannedArray, site: slurm.Site) -> Submission:
         kind, _ = cast(tuple[str, JobShape], array.shape)
@@ -457,7 +460,6 @@ def job_shape(cluster: ClusterConfig, kind: StageKind, execution: Execution) -> 
     if cluster.exclusive:
         devices = execution.node_devices if execution.held_devices else 0
     timeout_min = own.timeout_min or cluster.timeout_min or 60
-    lead = _or(cluster.signal_lead_s, 300)
     return JobShape(
         nodes=execution.num_nodes,
         tasks_per_node=tasks,
@@ -466,7 +468,7 @@ def job_shape(cluster: ClusterConfig, kind: StageKind, execution: Execution) -> 
         cpus_per_task=execution.cpus_per_rank,
         memory_gb=cluster.memory_gb if own.memory_gb is None else own.memory_gb,
         timeout_min=timeout_min,
-        signal_lead_s=min(lead, 30 * timeout_min),
+        signal_lead_s=min(_or(cluster.signal_lead_s, 300), 30 * timeout_min),
         partition=own.partition or cluster.partition,
         account=own.account or cluster.account,
         qos=own.qos or cluster.qos,
@@ -475,3 +477,20 @@ def job_shape(cluster: ClusterConfig, kind: StageKind, execution: Execution) -> 
         array_parallelism=cluster.array_parallelism or 256,
         options=tuple(cluster.sbatch or ()),
     )
+
+
+def needed_lead_s(stage: StageDir) -> float:
+    """Seconds that a stage needs to save and stop, by what its earlier attempts measured; or 0."""
+    longest = Measured()
+    for attempt in stage.attempts():
+        longest = longest.longest(attempt.measured())
+    return longest.lead_s
+
+
+def with_lead(shape: JobShape, lead_s: float) -> JobShape:
+    """Warned early enough to save: never later than configured, half the time limit at most.
+
+    In whole minutes, so that few stages leave the array of the others for it.
+    """
+    lead = max(shape.signal_lead_s, 60 * math.ceil(lead_s / 60))
+    return replace(shape, signal_lead_s=min(lead, 30 * shape.timeout_min))

@@ -7,10 +7,11 @@ queue, and exits with an error only when it gives up, which cancels what waits f
 study needs no living shell. The stage is the one that the submission's record names for this array
 index; everything else it needs is in the store.
 
-A job has no more than three ways to hear of trouble. USR2 comes to this process alone, some time
+Slurm has no more than three ways to tell of trouble. USR2 comes to this process alone, some time
 before the time limit: the ranks are told and the job is requeued. Before a preemption with a grace
 period TERM comes to the ranks alone, which stop at a checkpoint: seen from here they end without
-being asked. TERM comes to this process when Slurm ends the job now.
+being asked. TERM comes to this process when Slurm ends the job now. Besides, ranks know when the
+time limit ends the job, and stop by themselves where a save needs longer than the signal leaves.
 """
 
 from __future__ import annotations
@@ -149,6 +150,8 @@ class Supervisor:
     """Seconds since 1970 when Slurm started the batch script."""
     signals: _Signals = field(default_factory=_Signals)
     runner: str | None = None
+    ends_at: float | None = None
+    """Seconds since 1970 when the time limit ends this run, where Slurm tells (since 22.05)."""
     _waiting_since: float = field(default_factory=time.monotonic)
 
     def run(self) -> int:
@@ -252,6 +255,7 @@ class Supervisor:
             started_at=self.begun_at,
             started_monotonic=0.0,
             runner=self.runner,
+            ends_at=self.ends_at,
         )
         try:
             step = Step(write_task(attempt, task), execution)
@@ -317,8 +321,10 @@ class Supervisor:
             return self._ended_by_slurm(attempt)
         errors = rank_errors(attempt, execution.world_size)
         if code == EXIT_INTERRUPTED and not errors and asked is None:
-            # Only ranks were told: what Slurm does before a preemption.
-            asked = Failure.preempted
+            # Nobody asked them here: they saw the end of the job's time themselves, or they alone
+            # were told, which Slurm does before a preemption.
+            near = attempt.time_limit_file.exists()
+            asked = Failure.time_limit if near else Failure.preempted
         failure = classify(
             Evidence(
                 errors=errors,
@@ -651,7 +657,14 @@ def supervisor(folder: JobDir, environment: Mapping[str, str]) -> Supervisor:
         job=jobs[-1],
         begun_at=begun_at(),
         runner=environment.get(RUNNER_VARIABLE),
+        ends_at=ends_at(environment),
     )
+
+
+def ends_at(environment: Mapping[str, str]) -> float | None:
+    """Seconds since 1970 when the time limit ends this job; None where there is none."""
+    end = environment.get("SLURM_JOB_END_TIME", "")
+    return float(end) if end.isdecimal() and int(end) > 0 else None
 
 
 def main(arguments: list[str]) -> int:
