@@ -1,4 +1,4 @@
-"""python -m benchmarks [NAME ...]: startup, sweeps, submission, training, packing, demo; or all."""
+"""python -m benchmarks [NAME ...]; names are below; without any, all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-NAMES = ("startup", "sweeps", "submission", "training", "packing", "demo")
+NAMES = ("startup", "sweeps", "submission", "training", "packing", "checkpoints", "demo")
 
 
 def main(names: list[str]) -> int:

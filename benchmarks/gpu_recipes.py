@@ -324,6 +324,7 @@ class _Bench:
             log=log,
             save=lambda _: None,
             save_due=lambda _: False,
+            finish=lambda: None,
             stop_requested=lambda: False,
             peak_memory_bytes=lambda: 0,
             utilisation=partial(utilisation, self.spec, num_devices=1, peak_flops=None),
