@@ -90,6 +90,19 @@ def test_a_conversation_of_several_turns(template: str) -> None:
     )
 
 
+def test_chatml_is_said_as_smollm2_says_it() -> None:
+    messages = [question("Hi"), answer("Hello."), question("Who?")]
+
+    said = rendered("chatml", messages, add_generation_prompt=True)
+
+    # Rendered by hand from SmolLM2-135M-Instruct's chat_template.
+    assert said == (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+        "<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n"
+        "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
 def test_a_system_message_replaces_the_trained_one() -> None:
     messages = [{"role": "system", "content": "Be brief."}, question("Who?")]
 
