@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.integration.tiny_study import STUDY, typed
+
+# What this machine's owner has downloaded is no part of a test, nor is the network.
+os.environ["HF_HUB_CACHE"] = tempfile.mkdtemp(prefix="no-hub-cache-")
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,13 @@ from scalesweep.data.stage import take_stock
 from scalesweep.errors import DataError
 from scalesweep.plan.build import CellRequest, build_plan
 from scalesweep.plan.graph import Plan
-from scalesweep.preflight import check_external_data, check_stock, faults
+from scalesweep.preflight import (
+    check_external_data,
+    check_stock,
+    faults,
+    fetched_tokenizers,
+    tokenizer_faults,
+)
 from scalesweep.records import Done
 from scalesweep.rundir import Store, write_json
 from tests.config.composing import cell
@@ -215,3 +221,44 @@ def test_a_file_that_changed_since_it_was_taken_stock_of_is_refused(
 
     with pytest.raises(DataError, match=r"train.json is not what data/\w+ took stock of"):
         check_stock(plan, store)
+
+
+def from_hub(vocab_size: int) -> Plan:
+    """A miniature whose tokenizer is declared by hub id, and lies in some folder."""
+    config = cell(
+        "model=mini_xs",
+        f"model.vocab_size={vocab_size}",
+        "model.tokenizer=hub:some/one@main",
+    )
+    return build_plan([CellRequest(point={}, config=config)], study="mine")
+
+
+def test_a_tokenizer_of_a_larger_vocabulary_is_refused_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    plan = from_hub(100)  # it has 132 words
+
+    with pytest.raises(DataError, match=r"model.tokenizer=hub:some/one@main: .*has the number 100"):
+        check_external_data(plan, plan.stages, Store(tmp_path / "store"))
+
+
+def test_a_tokenizer_that_fits_is_no_fault() -> None:
+    tokenizers = fetched_tokenizers(from_hub(132).stages)
+
+    assert len(tokenizers) == 1
+    assert list(tokenizer_faults(tokenizers)) == []
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+
+    (line,) = tokenizer_faults([("hub:some/one@main", str(tmp_path), 132)])
+
+    assert line.startswith(f"model.tokenizer=hub:some/one@main: {tmp_path}: the tokenizer cannot")
+    assert "set model.tokenizer_path=DIR" in line
+
+
+def test_shipped_tokenizers_need_no_process_to_check_them() -> None:
+    plan = build_plan([CellRequest(point={}, config=cell("model=mini_xs"))], study="mine")
+
+    assert fetched_tokenizers(plan.stages) == []

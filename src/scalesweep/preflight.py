@@ -34,6 +34,8 @@ TEXTS = (".json", ".jsonl", ".tsv")
 def check_external_data(plan: Plan, todo: Sequence[PlannedStage], store: Store) -> None:
     """Refuse broken data that stages would read from outside the store; nothing stays behind.
 
+    Tokenizers too, but for those whose bytes are declared.
+
     todo: stages that are not done.
 
     Raises:
@@ -42,12 +44,13 @@ def check_external_data(plan: Plan, todo: Sequence[PlannedStage], store: Store) 
     roots = external_roots(plan)
     check_stock(plan, store)
     stages = [stage.to_json() for stage in todo if datasets_read(stage) & set(roots)]
-    if not stages:
+    tokenizers = fetched_tokenizers(todo)
+    if not stages and not tokenizers:
         return
     had_store, had_cache = store.root.exists(), store.cache.exists()
     ended = subprocess.run(
         [sys.executable, "-m", "scalesweep.preflight", str(store.cache)],
-        input=json.dumps({"roots": roots, "stages": stages}),
+        input=json.dumps({"roots": roots, "stages": stages, "tokenizers": tokenizers}),
         capture_output=True,
         text=True,
         check=False,
@@ -114,6 +117,51 @@ def datasets_read(stage: PlannedStage) -> set[str]:
     if stage.spec.kind is StageKind.data:
         return {identity["dataset"]}
     return {entry["dataset"] for key in ("data", "benchmarks") for entry in identity.get(key, ())}
+
+
+def fetched_tokenizers(todo: Sequence[PlannedStage]) -> list[tuple[str, str, int]]:
+    """(what is declared, folder, vocabulary) of tokenizers that come from the hub, each once."""
+    found: dict[tuple[str, str, int], None] = {}
+    for stage in todo:
+        model: Mapping[str, Any] = stage.spec.identity.get("model") or {}
+        folder = stage.execution.paths.get("tokenizer")
+        if folder and str(model.get("tokenizer", "")).startswith("hub:"):
+            found[model["tokenizer"], folder, model["vocab_size"]] = None
+    return list(found)
+
+
+def tokenizer_faults(tokenizers: Sequence[tuple[str, str, int]]) -> Iterator[str]:
+    """One line for each that cannot be loaded, or knows tokens that its model has no row for."""
+    for declared, folder, vocab_size in tokenizers:
+        fault = _tokenizer_fault(Path(folder), vocab_size)
+        if fault is not None:
+            yield (
+                f"model.tokenizer={declared}: {folder}: {fault}; fetch it again, or set "
+                "model.tokenizer_path=DIR"
+            )
+
+
+def _tokenizer_fault(folder: Path, vocab_size: int) -> str | None:
+    from transformers import AutoTokenizer
+
+    from scalesweep.data.readers import IMAGE
+    from scalesweep.data.tokenize import TextEncoder
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        TextEncoder(tokenizer)
+        known = tokenizer.get_vocab()
+    except Exception as error:  # each tokenizer's library has errors of its own
+        return f"the tokenizer cannot be used: {' '.join(str(error).split())}"
+    # <image> only marks places and is never looked up.
+    beyond = {i: token for token, i in known.items() if i >= vocab_size and token != IMAGE}
+    if beyond:
+        first = min(beyond)
+        return (
+            f"is another model's: token {beyond[first]!r} has the number {first}, and the model "
+            f"only {vocab_size} rows (model.vocab_size)"
+        )
+    return None
 
 
 def faults(
@@ -209,7 +257,7 @@ CHECKS: Mapping[StageKind, Callable[[PlannedStage, Mapping[str, Path], Path], No
 
 def main(arguments: list[str]) -> int:
     asked = json.load(sys.stdin)
-    found = list(
+    found = list(tokenizer_faults(asked["tokenizers"])) or list(
         faults(
             [PlannedStage.from_json(data) for data in asked["stages"]],
             {name: Path(path) for name, path in asked["roots"].items()},

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from scalesweep.config.run import RunConfig
 from scalesweep.errors import PlanError, ScaleSweepError
+from scalesweep.hub_access import ask_hub
 from scalesweep.launch import accounting
 from scalesweep.launch.local import Scheduler, StudyResult
 from scalesweep.launch.preamble import preamble_path
@@ -47,7 +48,7 @@ def check_can_run(plan: Plan, store: Store, config: RunConfig) -> None:
     if is_slurm(config.cluster):
         _check_for_slurm(config)
     todo = [stage for stage in plan.stages if not is_done(store, stage.spec.ref)]
-    refuse_impossible(todo, None if is_slurm(config.cluster) else machine())
+    refuse_impossible(todo, None if is_slurm(config.cluster) else machine(), ask_hub)
     needed = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if todo and missing:

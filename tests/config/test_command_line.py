@@ -43,7 +43,10 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "no such kernel": ("plan kernels.attention=fast", ("kernels.attention=fast", "varlen")),
     "lora key under full": ("plan tuning=full lora.rank=8", ("lora.rank=8", "tuning=lora")),
-    "qlora with zero 3": ("plan tuning=qlora zero.stage=3", ("zero.stage=3", "zero.stage=2")),
+    "qlora with zero 3": (
+        "plan tuning=qlora zero.stage=3",
+        ("zero.stage=3", "4-bit weights", "not sharded", "zero.stage=2"),
+    ),
     "no such zero stage": ("plan zero.stage=4", ("zero.stage=4", "0, 1, 2 or 3")),
     "lora target": ("plan tuning=lora lora.targets=[lm_head]", ("lora.targets=lm_head", "q_proj")),
     "lora dropout": ("plan tuning=lora lora.dropout=1", ("lora.dropout=1", "below 1")),
@@ -59,7 +62,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "negative price": ("plan cluster.usd_per_node_hour=-1", ("usd_per_node_hour=-1",)),
     "unknown verb": (
         "trian model=33b",
-        ("trian", "run, plan, status, watch, logs, judge, report, cancel"),
+        ("trian", "run, plan, doctor, status, watch, logs, judge, report, export, cancel"),
     ),
     "empty value": ("plan model=", ("model=", "empty")),
     "no key": ("plan =3", ("=3", "key=value")),

@@ -32,9 +32,9 @@ class ModelConfig:
     tokenizer: str
     """Declared identity of the tokenizer folder, same forms."""
     path: str | None = None
-    """Folder with the weights on this machine; null: not here."""
+    """Folder with the weights on this machine; null: in the hub's cache, for hub:... ones."""
     tokenizer_path: str | None = None
-    """Folder with the tokenizer; null: the one of the weights."""
+    """Folder with the tokenizer; null: model.path, or the hub's cache."""
     tie_word_embeddings: bool = False
     """The output layer is the embedding matrix itself."""
     base_lr: float | None = None

@@ -26,7 +26,7 @@ class ResolutionConfig:
     weights: str
     """Declared identity, part of the key: hub:owner/name@revision or sha256:<folder digest>."""
     path: str | None = None
-    """Folder with the weights on this machine; null: not here."""
+    """Folder with the weights on this machine; null: in the hub's cache, for hub:... ones."""
     blind: bool = False
     """Every pixel is zero, in training and in answering: the blind baseline."""
     licence: str = ""

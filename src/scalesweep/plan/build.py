@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from scalesweep.config.evaluation import BenchmarkConfig
 from scalesweep.config.run import RunConfig
 from scalesweep.errors import PlanError
+from scalesweep.models.hub import weights_path
 from scalesweep.models.parameters import num_params, num_trainable_params
 from scalesweep.plan import identity
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
@@ -408,9 +409,11 @@ class _CellBuilder:
             name = stage_identity["dataset"]
             paths[f"data:{name}"] = config.datasets[name].root
         elif kind is not StageKind.judge:
-            paths["language_model"] = config.model.path
-            paths["tokenizer"] = config.model.tokenizer_path or config.model.path
-            paths["vision_tower"] = config.resolution.path
+            model, tower = config.model, config.resolution
+            tokenizer = model.tokenizer_path or model.path
+            paths["language_model"] = self.once(weights_path, model.weights, model.path)
+            paths["tokenizer"] = self.once(weights_path, model.tokenizer, tokenizer)
+            paths["vision_tower"] = self.once(weights_path, tower.weights, tower.path)
             read = {source["dataset"] for source in stage_identity.get("data", ())}
             for name, dataset in config.datasets.items():
                 if name in read:

@@ -15,6 +15,7 @@ from scalesweep.errors import PlanError
 from scalesweep.models.parameters import num_params, num_trainable_params
 from scalesweep.plan.graph import PlannedStage
 from scalesweep.plan.resources import local_devices
+from scalesweep.plan.weights import Ask, Wanted, wanted_weights, weight_faults
 from scalesweep.records import StageKind
 from scalesweep.specs import (
     DataSpec,
@@ -75,19 +76,28 @@ def answering_bytes(
     return num_params(model, tower) * (2 if precision is Precision.bf16 else 4)
 
 
-def refuse_impossible(todo: Sequence[PlannedStage], here: Machine | None) -> None:
+def refuse_impossible(
+    todo: Sequence[PlannedStage], here: Machine | None, ask: Ask | None = None
+) -> None:
     """Refuse stages that cannot run here, before anything is started.
 
     todo: stages that are not done; what is done needs nothing more.
     here: the machine they run on; None where that is a cluster.
+    ask: what the hub says of weights that are not here.
 
     Raises:
         PlanError: every reason, one line each, the largest need of a model first.
     """
+    ordered = sorted(todo, key=needed_bytes, reverse=True)
     faults: dict[str, None] = {}
-    for stage in sorted(todo, key=needed_bytes, reverse=True):
-        for fault in _faults(stage, here):
-            faults[fault] = None
+    wanted: dict[Wanted, None] = {}
+    for stage in ordered:
+        spec = _typed(stage)
+        faults |= dict.fromkeys(_faults(stage, spec, here))
+        if isinstance(spec, TrainingSpec | GenerateSpec):
+            wanted |= dict.fromkeys(wanted_weights(spec, stage.execution.paths))
+    # Where something else is wrong, nobody waits for the hub.
+    faults |= dict.fromkeys(weight_faults(list(wanted), ask=None if faults else ask).values())
     if faults:
         lines = _one_per_subject(list(faults))
         raise PlanError("\nscalesweep: ".join(lines))
@@ -112,12 +122,10 @@ def _typed(stage: PlannedStage) -> object:
     return kinds.get(stage.spec.kind, TrainingSpec).from_identity(stage.spec.identity)
 
 
-def _faults(stage: PlannedStage, here: Machine | None) -> list[str]:
-    spec = _typed(stage)
+def _faults(stage: PlannedStage, spec: object, here: Machine | None) -> list[str]:
     faults: list[str] = []
     if isinstance(spec, TrainingSpec | GenerateSpec):
         faults += [] if here is None else _memory_faults(stage, spec, here)
-        faults += _weight_faults(stage, spec)
     if isinstance(spec, DataSpec) and spec.generator is None:
         root = stage.execution.paths.get(f"data:{spec.dataset}", "")
         if not Path(root).is_dir():
@@ -156,23 +164,6 @@ def _memory_faults(
         f"model={model}: cannot run here; {what} take {need / 1e9:,.0f} GB and this machine has "
         f"{here.description}; `plan` shows the nodes it needs, or choose model=mini_s"
     ]
-
-
-def _weight_faults(stage: PlannedStage, spec: TrainingSpec | GenerateSpec) -> list[str]:
-    faults = []
-    paths = stage.execution.paths
-    wanted = []
-    if spec.model is not None and spec.model.weights not in ("stage", "random"):
-        wanted.append(("language_model", "model.path", spec.model.name, spec.model.weights))
-    if spec.tower is not None and spec.tower.weights not in ("stage", "random"):
-        wanted.append(("vision_tower", "resolution.path", spec.tower.name, spec.tower.weights))
-    for role, key, name, weights in wanted:
-        if not Path(paths.get(role, "")).is_dir() or role not in paths:
-            faults.append(
-                f"{key}={paths.get(role, 'null')}: the weights of {name} ({weights}) are not "
-                "here; download them and give their folder"
-            )
-    return faults
 
 
 def _one_per_subject(faults: Sequence[str]) -> list[str]:
