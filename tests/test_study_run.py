@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from scalesweep import study_command, study_run
+from scalesweep.cli import REFUSED
 from scalesweep.cli import run as run_line
 from scalesweep.errors import PlanError
 from scalesweep.launch.local import Scheduler, StudyResult, announce
 from scalesweep.plan.graph import Plan
 from scalesweep.rundir import Store, read_json
 from tests.config.composing import cell
+from tests.plan.test_weights import FROM_HUB
 from tests.report.synthetic import QUICKSTART, SyntheticStudy, build_study
 
 CONFIG = cell("model=mini_s", "tracking=none")
@@ -136,3 +138,21 @@ def test_what_slurm_would_not_hold_to_is_refused_before_anything_is_submitted(
         study_run.run_plan(study.plan, study.store, config)
 
     assert not (study.store.root / "jobs").exists()
+
+
+def test_weights_that_are_nowhere_are_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study_run, "ask_hub", lambda ids: {ids[0]: "it is gated"})
+
+    status = run_line([*FROM_HUB, "cluster=local", "store=store"])
+
+    out, err = capfd.readouterr()
+    assert (status, out) == (REFUSED, "")
+    assert err.splitlines() == [
+        "scalesweep: model.weights=hub:some/llama@main: it is gated; or set model.path=DIR",
+        "scalesweep: resolution.weights=hub:some/clip@v1: the weights of clip_32px are not here; "
+        "`hf download some/clip --revision v1`, or set resolution.path=DIR",
+    ]
+    assert list(tmp_path.iterdir()) == []

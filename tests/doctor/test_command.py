@@ -50,7 +50,7 @@ def test_files_that_are_missing_give_status_1_and_lines_of_80_columns(
 
     out = capsys.readouterr().out
     assert "13 of 13 are missing or broken (X)" in out
-    assert "-> hf download lmsys/vicuna-33b-v1.3 --local-dir DIR, and model.path=DIR" in out
+    assert "-> hf download lmsys/vicuna-33b-v1.3, or model.path=DIR" in out
     too_wide = [line for line in out.splitlines() if len(line) > 80 and " " in line.strip()]
     assert not too_wide
 

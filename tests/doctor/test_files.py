@@ -74,9 +74,7 @@ def test_missing_files_are_named_with_source_licence_and_the_way_to_get_them(
     assert data.way_to_get == (f"fetch it to {tmp_path}/llava80k, or set datasets.llava80k.root")
     model = found["13b (language model)"]
     assert model.files[0].presence is Presence.missing
-    assert model.way_to_get == (
-        "hf download lmsys/vicuna-13b-v1.3 --local-dir DIR, and model.path=DIR"
-    )
+    assert model.way_to_get == "hf download lmsys/vicuna-13b-v1.3, or model.path=DIR"
 
 
 def test_weights_that_several_sizes_share_are_needed_by_the_cells_of_all(tmp_path: Path) -> None:
@@ -191,7 +189,7 @@ def test_weights_that_lack_a_shard_are_broken(tmp_path: Path) -> None:
     found = mini(folder).files[0]
 
     assert found.presence is Presence.broken
-    assert found.said == "lacks 1 of 2 shards, model-00002-of-00002.safetensors the first"
+    assert found.said == "model-00002-of-00002.safetensors is missing"
 
 
 def test_a_folder_without_weights_is_broken(tmp_path: Path) -> None:
@@ -199,7 +197,7 @@ def test_a_folder_without_weights_is_broken(tmp_path: Path) -> None:
     shutil.copytree(miniature_path("mini_s"), folder)
     (folder / "model.safetensors").unlink()
 
-    assert mini(folder).files[0].said.startswith("holds no model.safetensors")
+    assert mini(folder).files[0].said.startswith("model.safetensors is missing")
 
 
 def test_weights_whose_bytes_are_not_the_declared_ones_are_broken() -> None:

@@ -77,26 +77,6 @@ def test_a_store_that_is_not_there_yet_is_looked_for_above(tmp_path: Path) -> No
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.parametrize(
-    ("variables", "folder"),
-    [
-        ({"HF_HUB_CACHE": "/a"}, "/a"),
-        ({"HUGGINGFACE_HUB_CACHE": "/b"}, "/b"),
-        ({"HF_HOME": "/c"}, "/c/hub"),
-        ({"HF_HUB_CACHE": "/a", "HF_HOME": "/c"}, "/a"),
-    ],
-)
-def test_the_cache_is_where_the_hub_library_looks(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], folder: str
-) -> None:
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-
-    assert machine.hub_cache_folder() == Path(folder)
-
-
 def test_models_of_the_cache_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     (tmp_path / "models--a--b").mkdir()

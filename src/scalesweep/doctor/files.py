@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scalesweep.errors import ScaleSweepError
+from scalesweep.models.hub import tokenizer_defect, weights_defect
 from scalesweep.models.weights import check_language_model, check_vision_tower, folder_digest
 from scalesweep.plan.graph import Plan, PlannedStage
 from scalesweep.records import StageKind
@@ -255,8 +256,9 @@ def _way_to_get(role: str, declared: str, path: str) -> str:
         return f"restore the folder, or set {_SETTINGS[role]}"
     name, _, revision = rest.partition("@")
     at = f" --revision {revision}" if revision not in ("", "main") else ""
-    folder = path or "DIR"
-    return f"hf download {name}{at} --local-dir {folder}, and {_SETTINGS[role]}={folder}"
+    if not path:  # the cache is looked into
+        return f"hf download {name}{at}, or {_SETTINGS[role]}=DIR"
+    return f"hf download {name}{at} --local-dir {path}, and {_SETTINGS[role]}={path}"
 
 
 def _weights_folder(declared: str, path: str, *, hash_all: bool) -> File:
@@ -281,7 +283,7 @@ def _weights_folder(declared: str, path: str, *, hash_all: bool) -> File:
 
 
 def _defect(stage: PlannedStage, role: str, folder: Path) -> str:
-    """What is wrong with a folder by its config and its index; empty where nothing is seen."""
+    """What is wrong with a folder by its config, index and headers; empty where nothing is seen."""
     spec = _typed(stage)
     try:
         if role == "language_model" and spec.model is not None:
@@ -289,23 +291,7 @@ def _defect(stage: PlannedStage, role: str, folder: Path) -> str:
         elif role == "vision_tower" and spec.tower is not None:
             check_vision_tower(spec.tower, folder)
         elif role == "tokenizer":
-            names = ("tokenizer.json", "tokenizer.model")
-            return "" if any((folder / n).is_file() for n in names) else f"has no {names[0]}"
+            return tokenizer_defect(folder) or ""
     except ScaleSweepError as error:
         return str(error).removeprefix(f"{folder}: ")
-    return _missing_weights(folder)
-
-
-def _missing_weights(folder: Path) -> str:
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return ""
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            try:
-                named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            except (OSError, ValueError, KeyError, AttributeError):
-                return f"{index.name} is damaged"
-            gone = sorted(file for file in named if not (folder / file).is_file())
-            return f"lacks {len(gone)} of {len(named)} shards, {gone[0]} the first" if gone else ""
-    return "holds no model.safetensors or pytorch_model.bin"
+    return weights_defect(folder) or ""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from scalesweep.config.load import slurm_answers
 from scalesweep.doctor.findings import Finding, State
+from scalesweep.models.hub import cache_folder
 
 GIB = 1 << 30
 
@@ -132,7 +133,7 @@ def slurm() -> Finding:
 
 def hub_cache() -> Finding:
     """Where Hugging Face keeps what it downloaded."""
-    folder = hub_cache_folder()
+    folder = cache_folder()
     models = len(list(folder.glob("models--*"))) if folder.is_dir() else 0
     text = f"{folder}: {models} model{'' if models == 1 else 's'}"
     if not folder.is_dir():
@@ -142,15 +143,6 @@ def hub_cache() -> Finding:
         value=text,
         facts={"folder": str(folder), "models": models},
     )
-
-
-def hub_cache_folder() -> Path:
-    """By the variables that huggingface_hub reads."""
-    given = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    if given:
-        return Path(given).expanduser()
-    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-    return Path(home).expanduser() / "hub"
 
 
 def wandb() -> Finding:
