@@ -34,7 +34,7 @@ deepspeed_logger.setLevel(logging.ERROR)
 
 
 COLLECTIVE_TIMEOUT = timedelta(hours=1)
-"""Rank zero hashes a checkpoint of hundreds of GB while the others wait in a barrier."""
+"""Ranks wait for each other while one still hashes its share of hundreds of GB, or writes it."""
 
 
 def initialise_processes() -> None:
