@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from scalesweep.rundir import read_json, write_json
 from scalesweep.specs import GenerateSpec
 from tests.conftest import Undisturbed
 from tests.integration.tiny_study import plan_in, store_of, typed
-from tests.models.test_export import answered
+from tests.models.test_export import answered, in_fresh_process
 
 pytestmark = pytest.mark.slow
 
@@ -59,16 +58,7 @@ def exports(
         }
         for name in FORMS
     }
-    (root / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
-    loaded = subprocess.run(
-        [sys.executable, "-I", "tests/models/plain.py", root / "tasks.json", root / "results.pt"],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert loaded.returncode == 0, loaded.stderr[-3000:]
-    plain = torch.load(root / "results.pt", weights_only=False)
+    plain = in_fresh_process(root, tasks)
     return {
         name: Exported(folder=root / name, ended=ended[name], plain=plain[name]) for name in FORMS
     }

@@ -66,7 +66,7 @@ def results(task: dict) -> list:
         width = inputs["input_ids"].shape[1]
         answers = {
             beams: model.generate(**inputs, num_beams=beams, max_new_tokens=8)[0, width:].tolist()
-            for beams in (1, 4)
+            for beams in task.get("beams", (1, 4))
         }
         logits = model(**inputs).logits
         found.append({**inputs, "logits": logits, "answers": answers, "type": type(model).__name__})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,16 +111,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Pair]:
             "adapter": case.form == "adapter",
             "questions": questions,
         }
-    (root / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
-    ended = subprocess.run(
-        [sys.executable, "-I", "tests/models/plain.py", root / "tasks.json", root / "results.pt"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    plain = torch.load(root / "results.pt", weights_only=False)
+    plain = in_fresh_process(root, tasks)
     return {
         name: Pair(
             ours=ours[name],
@@ -130,6 +121,21 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Pair]:
         )
         for name, case in CASES.items()
     }
+
+
+def in_fresh_process(root: Path, tasks: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What plain libraries say of exported directories, where scalesweep cannot be imported."""
+    (root / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, "-I", "tests/models/plain.py", root / "tasks.json", root / "results.pt"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    found: dict[str, list[dict[str, Any]]] = torch.load(root / "results.pt", weights_only=False)
+    return found
 
 
 def exported(root: Path, case: Case, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -180,7 +186,12 @@ def asked(
 
 @torch.no_grad()
 def answered(
-    model: Any, tokenizer: Any, template: str, question: Mapping[str, Any]
+    model: Any,
+    tokenizer: Any,
+    template: str,
+    question: Mapping[str, Any],
+    *,
+    num_beams: Sequence[int] = (1, 4),
 ) -> dict[str, Any]:
     """Prompt, pixels, logits and answers by the code that trains and scores."""
     image = question["image"]
@@ -201,7 +212,7 @@ def answered(
             num_beams=beams,
             max_new_tokens=8,
         )[0].text
-        for beams in (1, 4)
+        for beams in num_beams
     }
     return {
         "input_ids": ids,

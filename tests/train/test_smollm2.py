@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,14 +15,20 @@ from benchmarks.smollm2 import QUESTIONS, gguf_file, plain_answers, zero_step_an
 from scalesweep.data.samples import load_training_set
 from scalesweep.data.templates import render
 from scalesweep.data.tokenize import ANSWER, TextEncoder
+from scalesweep.models.export import export
 from scalesweep.models.gguf import convert
 from scalesweep.models.parameters import num_language_model_params, num_trainable_params
+from scalesweep.models.published import load_checkpoint
 from scalesweep.plan import identity
 from scalesweep.plan.build import CellRequest, build_plan
 from scalesweep.records import StageKind
 from scalesweep.specs import Method, TrainingSpec
 from tests.config.composing import cell
-from tests.train.small_stages import INSTRUCT, Lab, SmallStage, optim_spec
+from tests.data.official_files import write_picture
+from tests.models.checkpoints import generate_spec, tuned
+from tests.models.test_export import answered, in_fresh_process
+from tests.models.test_export import asked as export_request
+from tests.train.small_stages import INSTRUCT, PATHS, Lab, SmallStage, optim_spec
 
 GGUF = gguf_file()
 REQUIRED = "SCALESWEEP_REQUIRE_SMOLLM2"
@@ -149,3 +156,64 @@ def test_its_rows_are_short(folder: Path, lab: Lab, tmp_path: Path) -> None:
 
     assert data.lengths.max() < 256
     assert all((data[n].loss_weights > 0).any() for n in range(len(data)))
+
+
+EXPORTS = {
+    "lora": (Method.lora, "adapter"),
+    "merged": (Method.lora, "merged"),
+    "qlora": (Method.qlora, "adapter"),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """What our code says to two questions, and what plain libraries say, each export in turn."""
+    root = tmp_path_factory.mktemp("exports")
+    write_picture(root / "picture.png")
+    questions = [
+        {"text": "What is the capital of France?", "image": None},
+        {"text": "What colour is this?", "image": str(root / "picture.png")},
+    ]
+    model = identity.language_model(cell("model=smollm2_135m"))
+    paths = {**PATHS, "language_model": str(folder), "tokenizer": str(folder)}
+    changes = {"model": model, "template": "chatml"}
+    ours, tasks = {}, {}
+    for name, (method, form) in EXPORTS.items():
+        place = root / name
+        tuned(method, place / "checkpoint", paths=paths, **changes)
+        export(export_request(place, form, method, paths=paths, **changes))
+        loaded, tokenizer = load_checkpoint(
+            spec=generate_spec(method, model=model),
+            checkpoint=place / "checkpoint",
+            language_model=folder,
+            vision_tower=tower(),
+            tokenizer=folder,
+        )
+        ours[name] = [
+            answered(loaded, tokenizer, "chatml", question, num_beams=(1,))
+            for question in questions
+        ]
+        tasks[name] = {
+            "folder": str(place / "exported"),
+            "adapter": form == "adapter",
+            "questions": questions,
+            "beams": [1],
+        }
+    plain = in_fresh_process(root, tasks)
+    return {name: (ours[name], plain[name]) for name in EXPORTS}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", EXPORTS)
+def test_an_export_says_the_same_in_a_process_without_scalesweep(
+    name: str, exported: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]]
+) -> None:
+    for ours, plain in zip(*exported[name], strict=True):
+        known = plain["logits"][..., : ours["logits"].shape[-1]]
+        tolerance = 1e-4 * float(known.std()) if name == "merged" else 1e-5
+        torch.testing.assert_close(known, ours["logits"], rtol=0, atol=tolerance)
+        assert plain["input_ids"][0].tolist() == ours["input_ids"].tolist()
+        said = {beams: ours["decode"](ids) for beams, ids in plain["answers"].items()}
+        assert said == ours["answers"]
