@@ -206,6 +206,7 @@ def main() -> None:
     store, variant = Store(Path(sys.argv[1])), sys.argv[2]
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     scratch = store.root / "bench" / variant.replace(" ", "_")
     scratch.mkdir(parents=True)
     bench = Bench(store, scratch)

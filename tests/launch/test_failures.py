@@ -18,6 +18,7 @@ from scalesweep.launch.failures import (
     counted_tries,
     is_storage_error,
     smaller_micro_batch,
+    smaller_of,
 )
 from scalesweep.records import Execution
 
@@ -291,6 +292,15 @@ def test_smaller_packs_are_half_and_never_below_the_longest_sample(
     found = smaller_micro_batch(execution, max_seq_len=2048)
 
     assert found == (None if smaller is None else replace(execution, micro_batch_tokens=smaller))
+
+
+def test_rows_and_packs_do_not_compare() -> None:
+    rows = Execution(cluster="slurm", micro_batch_size=8)
+    packs = Execution(cluster="slurm", micro_batch_tokens=8192)
+
+    assert smaller_of(packs, rows) == packs
+    assert smaller_of(rows, packs) == rows
+    assert smaller_of(packs, replace(packs, micro_batch_tokens=4096)).micro_batch_tokens == 4096
 
 
 def tries(*found: tuple[Failure | None, int]) -> list[Try]:

@@ -27,6 +27,7 @@ from scalesweep.train.checkpoint import (
     prune_earlier,
     random_state,
     recorded,
+    remove_unfinished,
     seed_generators,
     set_random_state,
 )
@@ -290,3 +291,15 @@ def test_earlier_attempts_keep_theirs_until_this_one_has_enough(tmp_path: Path) 
 
     assert before == [".step-00000004.part", "step-00000002"]
     assert list((tmp_path / "1").iterdir()) == []
+
+
+def test_what_a_killed_attempt_began_is_removed_and_what_it_finished_is_not(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".step-00000004.part").mkdir()
+    (tmp_path / ".step-00000004.part" / "rank-000.safetensors").write_bytes(b"half")
+    (tmp_path / "step-00000002").mkdir()
+
+    remove_unfinished([tmp_path, tmp_path / "nowhere"])
+
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]

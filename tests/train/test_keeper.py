@@ -291,6 +291,7 @@ def test_before_the_jobs_time_is_over_it_stops_by_what_earlier_attempts_needed(
 
     for kept in (soon, later):
         kept.resume()
+        kept.pace.began_at = time.time() - 1000.0
 
     assert not later.stop_requested()
     assert not later.context.attempt.time_limit_file.exists()

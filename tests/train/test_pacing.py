@@ -81,10 +81,19 @@ def test_after_a_stop_between_them_saves_come_at_the_same_steps_as_ever() -> Non
 
 def test_a_stop_leaves_twice_the_longest_save_and_a_step() -> None:
     made = pace(step_s=3.0, written_s=20.0)  # 2 x 20 + 3
+    made.began_at = 0.0
 
     assert made.longest.lead_s == 43.0
     assert not made.must_stop(now=1000.0, ends_at=1043.1)
     assert made.must_stop(now=1000.0, ends_at=1043.0)
+
+
+def test_one_slow_save_leaves_half_of_the_time_to_train() -> None:
+    made = Pace(every_steps=10, longest=Measured(longest_save_s=1900.0, longest_step_s=9.0))
+    made.began_at = 1000.0
+
+    assert not made.must_stop(now=2799.0, ends_at=4600.0)
+    assert made.must_stop(now=2800.0, ends_at=4600.0)
 
 
 def test_without_a_limit_or_a_saved_checkpoint_nothing_stops_by_itself() -> None:

@@ -220,7 +220,12 @@ def smaller_micro_batch(execution: Execution, *, max_seq_len: int) -> Execution 
 
 
 def smaller_of(execution: Execution, other: Execution) -> Execution:
-    """The execution with the smaller micro-batch of the two, all else as it is."""
+    """The execution with the smaller micro-batch of the two, all else as it is.
+
+    Rows and packs do not compare: what did not fit as one says nothing of the other.
+    """
+    if bool(execution.micro_batch_tokens) != bool(other.micro_batch_tokens):
+        return execution
     return replace(
         execution,
         micro_batch_size=min(execution.micro_batch_size, other.micro_batch_size),

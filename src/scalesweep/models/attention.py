@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import enum
 import functools
-import importlib.util
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -114,7 +113,7 @@ def best_kernel(device: torch.device | str, dtype: torch.dtype) -> Kernel:
     half = dtype in (torch.bfloat16, torch.float16)
     if torch.device(device).type != "cuda" or not half or _capability(device) < (8, 0):
         return Kernel.sdpa
-    if importlib.util.find_spec("flash_attn") is not None:
+    if _flash_attn_kernel() is not None:
         return Kernel.flash_attn
     return Kernel.varlen if _varlen_kernel() is not None else Kernel.sdpa
 
@@ -144,8 +143,8 @@ def _missing(kernel: Kernel, device: torch.device | str, dtype: torch.dtype) -> 
         return f"takes bfloat16 or float16, not {str(dtype).removeprefix('torch.')}"
     if _capability(device) < (8, 0):
         return "needs a GPU of compute capability 8.0 or more"
-    if kernel is Kernel.flash_attn and importlib.util.find_spec("flash_attn") is None:
-        return "the package flash-attn is not installed"
+    if kernel is Kernel.flash_attn and _flash_attn_kernel() is None:
+        return "the package flash-attn is not installed, or is built for another torch"
     if kernel is Kernel.varlen and _varlen_kernel() is None:
         return f"torch {torch.__version__} has no torch.nn.attention.varlen"
     return ""
@@ -205,13 +204,25 @@ def _attention(
     return _KERNELS[packed.kernel](q, k, v, packed, scaling).unsqueeze(0), None
 
 
-def _flash_attn(q: Tensor, k: Tensor, v: Tensor, packed: PackedSequences, scale: float) -> Tensor:
-    from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
+@functools.cache
+def _flash_attn_kernel() -> Callable[..., Any] | None:
+    """Imported, not looked for: a build for another torch is found, and fails when it is used."""
+    try:
+        from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
+    except (ImportError, OSError):
+        return None
+    kernel: Callable[..., Any] = flash_attn_varlen_func
+    return kernel
 
+
+def _flash_attn(q: Tensor, k: Tensor, v: Tensor, packed: PackedSequences, scale: float) -> Tensor:
+    kernel = _flash_attn_kernel()
+    assert kernel is not None, "chosen_kernel looked"
     starts, longest = packed.starts, packed.longest
-    out: Tensor = flash_attn_varlen_func(
+    out: Tensor = kernel(
         q.contiguous(), k.contiguous(), v.contiguous(), starts, starts, longest, longest,
         softmax_scale=scale, causal=True,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
     )  # fmt: skip
     return out
 
@@ -226,14 +237,22 @@ def _varlen_kernel() -> Callable[..., Any] | None:
     known = inspect.signature(varlen_attn).parameters
     if "scale" not in known:
         return None
-    causal = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
-    return functools.partial(varlen_attn, **causal)
+    settings: dict[str, Any] = (
+        {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
+    )
+    if "enable_gqa" in known:
+        return functools.partial(varlen_attn, **settings, enable_gqa=True)
+
+    def with_repeated_heads(q: Tensor, k: Tensor, v: Tensor, *where: Any, scale: float) -> Any:
+        k, v = _as_many_heads(q, k, v)
+        return varlen_attn(q, k, v, *where, scale=scale, **settings)
+
+    return with_repeated_heads
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, packed: PackedSequences, scale: float) -> Tensor:
     kernel = _varlen_kernel()
     assert kernel is not None, "chosen_kernel looked"
-    k, v = _as_many_heads(q, k, v)
     starts, longest = packed.starts, packed.longest
     out: Tensor = kernel(
         q.contiguous(), k.contiguous(), v.contiguous(), starts, starts, longest, longest,

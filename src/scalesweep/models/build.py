@@ -185,6 +185,7 @@ def load_projector(model: LlavaForConditionalGeneration, file: Path) -> None:
 def check_linear_projector(model: LlavaForConditionalGeneration) -> None:
     """Refuse a LLaVA whose second projector layer is no identity: it was trained as an MLP."""
     linear = model.model.multi_modal_projector.linear_2
-    identity = torch.eye(linear.weight.shape[0], dtype=linear.weight.dtype)
-    if not torch.equal(linear.weight, identity) or linear.bias.any():
+    weight = linear.weight
+    identity = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
+    if not torch.equal(weight, identity) or linear.bias.any():
         raise StageError("multi_modal_projector.linear_2 is not the identity: not a LLaVA v1")

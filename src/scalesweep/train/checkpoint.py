@@ -155,6 +155,13 @@ def _marker(part: Path, rank: int) -> Path:
     return part / f"rank-{rank:03d}.json"
 
 
+def remove_unfinished(folders: Sequence[Path]) -> None:
+    """Remove what killed attempts had begun to write: nobody will complete it."""
+    for folder in folders:
+        for part in folder.glob(".step-*.part"):
+            shutil.rmtree(part, ignore_errors=True)
+
+
 def prune_earlier(folder: Path, earlier: Sequence[Path], *, kept: int = KEPT) -> None:
     """Remove checkpoints of earlier attempts, whole or not, once this one has enough of its own.
 

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from glob import glob
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("DS_ACCELERATOR", "cuda" if os.path.exists("/dev/nvidia0") else "cpu")  # noqa: PTH110
+# Any of them: a container that is given one GPU of a node may have only /dev/nvidia3.
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if glob("/dev/nvidia[0-9]*") else "cpu")  # noqa: PTH207
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # deprecations of its own imports

@@ -8,6 +8,7 @@ for it: left out it would be, and the work of an interval more could be lost.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -36,6 +37,7 @@ from scalesweep.train.checkpoint import (
     prune_earlier,
     random_state,
     recorded,
+    remove_unfinished,
     seed_generators,
     set_random_state,
 )
@@ -160,7 +162,7 @@ class CheckpointKeeper:
 
     def _room_for(self, tensors: Mapping[str, Tensor]) -> bool:
         if self._has_room is None:
-            size = sum(t.numel() * t.element_size() for t in tensors.values())
+            size = sum(self._size_of_copy(tensor) for tensor in tensors.values())
             needed = size * self.context.execution.devices_per_node
             free = available_bytes()
             self._has_room = needed <= LARGEST_PART_OF_MEMORY * free
@@ -172,6 +174,12 @@ class CheckpointKeeper:
                     free / 2**30,
                 )
         return self._has_room
+
+    def _size_of_copy(self, tensor: Tensor) -> int:
+        size = tensor.numel() * tensor.element_size()
+        if tensor.device.type == "cuda":  # torch pins memory in powers of two
+            return 1 << max(0, size - 1).bit_length()
+        return size
 
     def _copied(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         on_device = self.engine.device.type == "cuda"
@@ -192,17 +200,19 @@ class CheckpointKeeper:
         began: float,
     ) -> None:
         """Write this rank's part; rank zero waits for the others and completes it."""
+        folder, rank = self.context.attempt.checkpoints, self.context.rank
+        part, name = begun(folder, state.step), rank_file(rank)
         try:
-            folder, rank = self.context.attempt.checkpoints, self.context.rank
-            part = begun(folder, state.step)
             part.mkdir(parents=True, exist_ok=True)
-            name = rank_file(rank)
             file = write_tensors(part / name, tensors, metadata)
             mark_written(part, rank, {name: file})
             if self.context.is_main:
                 self._complete(state, began)
         except BaseException as error:
             self._failure = error
+            # A disk that is full now would be full of it for the next attempt too.
+            with contextlib.suppress(OSError):
+                (part / name).unlink(missing_ok=True)
 
     def _complete(self, state: TrainState, began: float) -> None:
         folder, world_size = self.context.attempt.checkpoints, self.context.world_size
@@ -291,6 +301,7 @@ class CheckpointKeeper:
         listed: list[list[Checkpoint]] = [[]]
         if self.context.is_main:
             folders = [attempt.checkpoints for attempt in self.context.earlier_attempts()]
+            remove_unfinished(folders)
             listed = [recorded(folders, inputs=self.inputs)]
         if self.context.world_size > 1:
             dist.broadcast_object_list(listed, src=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -26,6 +27,8 @@ class Pace:
     """The least: cluster.checkpoint_every_steps"""
     saved_step: int = 0
     longest: Measured = field(default_factory=Measured)
+    began_at: float = field(default_factory=time.time)
+    """Seconds since 1970 when the attempt began"""
     _steps: deque[float] = field(default_factory=lambda: deque(maxlen=50))
     _held_up: deque[float] = field(default_factory=lambda: deque(maxlen=5))
     _written: deque[float] = field(default_factory=lambda: deque(maxlen=5))
@@ -62,6 +65,12 @@ class Pace:
         return step % self.every_steps == 0 and since > self.interval_steps - self.every_steps
 
     def must_stop(self, *, now: float, ends_at: float | None) -> bool:
-        """Whether another step may leave too little time to save; both since 1970, in seconds."""
-        lead_s = self.longest.lead_s
-        return ends_at is not None and lead_s > 0 and now + lead_s >= ends_at
+        """Whether another step may leave too little time to save; both since 1970, in seconds.
+
+        At least half of the attempt's time is trained: one slow save would otherwise end every
+        later attempt after its first step.
+        """
+        if ends_at is None or self.longest.lead_s <= 0:
+            return False
+        lead_s = min(self.longest.lead_s, (ends_at - self.began_at) / 2)
+        return now + lead_s >= ends_at

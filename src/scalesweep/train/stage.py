@@ -159,9 +159,15 @@ def _kernel(spec: TrainingSpec, context: StageContext) -> Kernel:
 
 
 def _set_deterministic(threads: int) -> None:
-    """The same bits on the same machine type; sums in another order give other last digits."""
+    """The same bits on the same machine type; sums in another order give other last digits.
+
+    On a GPU attention's backward pass adds in whatever order its blocks end (of the kernels only
+    flash-attn's has another way), so that there runs are alike to the last digits only.
+    """
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Comes with it, and fills every buffer with NaN before it is used.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _tokenizer(spec: TrainingSpec, context: StageContext) -> Any:
@@ -272,8 +278,8 @@ def _held_out(trainable: Trainable, context: StageContext, engine: Engine) -> Ma
         tokenizer=None,
         cache=context.store.cache,
     )
-    pixels = torch.from_numpy(held.pixels(range(len(held))))
-    labels = quarter_labels([held[i].text for i in range(len(held))])
+    pixels = torch.from_numpy(held.pixels(range(len(held)))).to(engine.device)
+    labels = quarter_labels([held[i].text for i in range(len(held))]).to(engine.device)
     trainable.task.eval()
     with engine.gathered(list(trainable.task.parameters())):
         accuracy = tower_accuracy(trainable.task, pixels, labels)  # type: ignore[arg-type]
