@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ from scalesweep.plan.graph import Cell, Plan
 from scalesweep.rundir import Store, read_json
 from scalesweep.specs import GenerateSpec, Method, TrainingSpec
 from scalesweep.train.held_out import held_out_loss, task_of
-from scalesweep.train.trainable import Trainable, build_trainable, publish
+from scalesweep.train.publish import publish
+from scalesweep.train.trainable import Trainable, build_trainable
 
 ROOT = Path(__file__).parents[1]
 STUDY = "smollm2"
@@ -97,7 +99,8 @@ def zero_step_answers(
 ) -> list[list[int]]:
     """The same questions to a checkpoint that was published before its first step."""
     with tempfile.TemporaryDirectory() as checkpoint:
-        publish(_trainable(spec, folder, tower, inputs={}), Path(checkpoint))
+        made = _trainable(spec, folder, tower, inputs={})
+        publish(made, Path(checkpoint), gathered=lambda _: nullcontext(), is_main=True)
         model, tokenizer = _published(spec, folder, tower, Path(checkpoint))
     encoder = TextEncoder(tokenizer)
     return [
