@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +23,9 @@ from scalesweep.models.published import load_checkpoint
 from scalesweep.plan import identity
 from scalesweep.plan.build import CellRequest, build_plan
 from scalesweep.records import StageKind
-from scalesweep.specs import Method, TrainingSpec
+from scalesweep.specs import DataSourceSpec, Method, TrainingSpec
 from tests.config.composing import cell
-from tests.data.official_files import write_picture
+from tests.data.official_files import item, write_items, write_picture
 from tests.models.checkpoints import generate_spec, tuned
 from tests.models.test_export import answered, in_fresh_process
 from tests.models.test_export import asked as export_request
@@ -143,6 +144,29 @@ def test_a_few_steps_of_lora_lower_its_loss(lab: Lab, folder: Path, tmp_path: Pa
 
     assert ended.losses[4] < 0.8 * ended.losses[1]
     assert ended.summary["num_trainable_params"] == num_trainable_params(spec)
+
+
+def test_parts_of_a_long_conversation_are_what_its_turns_would_be_alone(
+    folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    said = [
+        t for n, question in enumerate(QUESTIONS * 3) for t in (question, f"{n} is it. " * (n + 1))
+    ]
+    write_items(tmp_path / "d" / "long.json", [item(*said, item_id="long")])
+    source = DataSourceSpec(dataset="d", file="long.json", on_long_item="split")
+    spec = replace(tune_spec(Method.lora), data=[source], max_seq_len=300)
+
+    data = load_training_set(spec, roots={"d": tmp_path / "d"}, tokenizer=tokenizer, cache=tmp_path)
+
+    starts = [int(data[n].sample_id.removeprefix("long_")) for n in range(len(data))]
+    assert len(starts) > 5
+    for number, (start, stop) in enumerate(itertools.pairwise([*starts, len(said)])):
+        messages = [
+            {"role": ("user", "assistant")[n % 2], "content": said[n]} for n in range(start, stop)
+        ]
+        expected = tokenizer.apply_chat_template(messages)["input_ids"]
+        assert data.sequence(number)[0].tolist() == expected
 
 
 def test_its_rows_are_short(folder: Path, lab: Lab, tmp_path: Path) -> None:

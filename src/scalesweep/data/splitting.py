@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from scalesweep.data.readers import Conversation
 from scalesweep.data.templates import render
@@ -99,9 +100,10 @@ def _parts(
     found: dict[int, list[tuple[_Part, EncodedText]]] = {row: [] for row in long}
     while waiting:
         too_long = []
-        results = encode_all([part.turns for part in waiting], template, encoder)
-        for part, tokens in zip(waiting, results, strict=True):
-            assert not isinstance(tokens, str), "the whole conversation had no defect"
+        first_turns = encode_all([part.turns[:1] for part in waiting], template, encoder)
+        for part, first_turn in zip(waiting, first_turns, strict=True):
+            assert not isinstance(first_turn, str), "the whole conversation had no defect"
+            tokens = _continued(first_turn, encoded[part.row], part)
             if len(tokens.ids) > limit and len(part.turns) > 1:
                 # Text is cut into tokens in another way where a part begins: rare, and by a token.
                 too_long += part.divided(len(part.turns) - 1)
@@ -124,11 +126,36 @@ def _groups(turn_tokens: Sequence[int], *, head: int, limit: int) -> list[tuple[
     return [*groups, (first, len(turn_tokens))]
 
 
+def _continued(first_turn: EncodedText, whole: EncodedText, part: _Part) -> EncodedText:
+    """A part's first turn in tokens, with its other turns as they are in the whole conversation.
+
+    An answer ends with EOS, and what follows a special token is tokenized for itself, whatever came
+    before it. So only first turns, which the template's head now stands in front of, are tokenized
+    again.
+    """
+    ends, (end,) = _turn_ends(whole), _turn_ends(first_turn)
+    others = slice(ends[part.start], ends[part.start + len(part.turns) - 1])
+    return EncodedText(
+        *(
+            np.concatenate([first[:end], all_of_it[others], first[end:]])
+            for first, all_of_it in (
+                (first_turn.ids, whole.ids),
+                (first_turn.kinds, whole.kinds),
+            )
+        )
+    )
+
+
+def _turn_ends(encoded: EncodedText) -> npt.NDArray[np.int64]:
+    """[turns] the place behind each answer."""
+    learned = encoded.kinds == ANSWER
+    ends: npt.NDArray[np.int64] = np.flatnonzero(learned & ~np.append(learned[1:], False)) + 1
+    return ends
+
+
 def _turn_tokens(encoded: EncodedText) -> list[int]:
     """Tokens of each turn; those of the template's head count to the first."""
-    learned = encoded.kinds == ANSWER
-    ends = np.flatnonzero(learned & ~np.append(learned[1:], False)) + 1
-    tokens: list[int] = np.diff(ends, prepend=0).tolist()
+    tokens: list[int] = np.diff(_turn_ends(encoded), prepend=0).tolist()
     return tokens
 
 
