@@ -12,8 +12,8 @@ from scalesweep.report.labels import BOOKKEEPING_KEYS
 REDACTED = "***"
 
 _SOUNDS_SECRET = re.compile(r"(?i)(key|token|secret|passw|credential)")
-_ONLY_SOUNDS_SO = frozenset({"tokenizer", "tokenizer_path", "max_new_tokens"})
-"""Names in our own schema that hold a hash, a place and a number."""
+_ONLY_SOUNDS_SO = frozenset({"tokenizer", "tokenizer_path", "max_new_tokens", "micro_batch_tokens"})
+"""Names in our own schema that hold a hash, a place and numbers."""
 
 
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
