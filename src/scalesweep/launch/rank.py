@@ -139,7 +139,7 @@ def serve(task: RankTask, *, stopped_by: Sequence[signal.Signals]) -> None:
             status = EXIT_STORAGE
         _say(traceback.format_exc())
         _write_error(attempt, task.rank, error)
-    usage.write()
+    usage.close()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -226,6 +226,7 @@ class _UsageWriter(threading.Thread):
         self._task, self._attempt = task, attempt
         self._execution = attempt.execution()
         self._file = rank_usage_file(attempt, task.rank)
+        self._writing = threading.Lock()
 
     def run(self) -> None:
         while True:
@@ -240,6 +241,15 @@ class _UsageWriter(threading.Thread):
             os._exit(EXIT_OVERTAKEN)
 
     def write(self) -> None:
+        with self._writing:
+            self._write()
+
+    def close(self) -> None:
+        """Write for the last time; the process ends, which must not cut a write of the thread."""
+        self._writing.acquire()  # and never release
+        self._write()
+
+    def _write(self) -> None:
         spent = resource.getrusage(resource.RUSAGE_SELF)
         execution = self._execution
         usage = Usage(
