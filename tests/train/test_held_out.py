@@ -83,7 +83,9 @@ def test_a_published_model_has_the_loss_of_the_trained_one(
         tokenizer=Path(PATHS["tokenizer"]),
     )
 
+    assert not model.training
     published = held_out_loss(task_of(model, blind=False), data, range(12), **settings)
     assert published == pytest.approx(
         held_out_loss(task_of(trained, blind=False), data, range(12), **settings), rel=1e-5
     )
+    assert not any(module.training for module in model.modules())
