@@ -69,12 +69,22 @@ def spec_of(template: str, method: Method, *, vocab_size: int) -> TrainingSpec:
     )
 
 
+def tokenizer_of(template: str) -> Any:
+    if template.startswith("mini"):
+        return miniature_tokenizer()
+    tokenizer = llama_like_tokenizer()
+    if template == "chatml":
+        words = {"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]}
+        tokenizer.add_special_tokens(words)
+    return tokenizer
+
+
 class Both:
     """One step of all samples, packed and one by one, on the same model."""
 
     def __init__(self, root: Path, template: str, method: Method, **built: Any) -> None:
         make_data(root, template)
-        tokenizer = miniature_tokenizer() if template.startswith("mini") else llama_like_tokenizer()
+        tokenizer = tokenizer_of(template)
         self.spec = spec_of(template, method, vocab_size=len(tokenizer))
         self.data: TrainingSet = load_training_set(
             self.spec, roots={"d": root}, tokenizer=tokenizer, cache=root / "cache"
