@@ -17,7 +17,7 @@ from scalesweep.train.tasks import LlavaTask
 def task_of(model: Any, *, blind: bool) -> LlavaTask:
     """A published LLaVA, with or without adapters, as the task that it was trained in."""
     task = LlavaTask(model, blind=blind)
-    task.llava.lm_head = OutputLayer.of(task.llava.lm_head)
+    task.unwrapped.lm_head = OutputLayer.of(task.unwrapped.lm_head)
     task.training = model.training  # new modules are in training mode: dropout would stay on
     return task
 

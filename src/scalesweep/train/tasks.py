@@ -17,13 +17,18 @@ from scalesweep.models.embeddings import picture_features, text_embeddings, with
 from scalesweep.models.output_layer import OutputLayer
 
 
-class LanguageTask(nn.Module):
-    """A language model learns from text alone."""
+class _AnswerTask(nn.Module):
+    """Hidden states of a micro-batch become the sum of losses of what is to be said."""
 
     def __init__(self, model: Any, *, kernel: Kernel = Kernel.sdpa) -> None:
         super().__init__()
         self.model = model
         self.kernel = kernel
+
+    @property
+    def unwrapped(self) -> Any:
+        """The model, whatever peft wraps around it."""
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
 
     def forward(
         self,
@@ -34,7 +39,21 @@ class LanguageTask(nn.Module):
         lengths: tuple[int, ...] | None = None,
     ) -> Tensor:
         hidden = self.hidden_states(input_ids, pixels, num_pictures, lengths)
-        return _answer_loss(self.model.lm_head, hidden, input_ids, loss_weights)
+        return _answer_loss(self.unwrapped.lm_head, hidden, input_ids, loss_weights)
+
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        pixels: Tensor,
+        num_pictures: int,
+        lengths: tuple[int, ...] | None,
+    ) -> Tensor:
+        """[B, T, D] before the output layer."""
+        raise NotImplementedError
+
+
+class LanguageTask(_AnswerTask):
+    """A language model learns from text alone."""
 
     def hidden_states(
         self,
@@ -49,7 +68,7 @@ class LanguageTask(nn.Module):
         return _last_hidden(self.model.model, embedded, lengths, self.kernel)
 
 
-class LlavaTask(nn.Module):
+class LlavaTask(_AnswerTask):
     """Language model, projector or adapters learn from pictures and text.
 
     Every micro-batch calls tower and projector: a rank whose samples have no picture takes a dummy
@@ -57,26 +76,8 @@ class LlavaTask(nn.Module):
     """
 
     def __init__(self, model: Any, *, blind: bool, kernel: Kernel = Kernel.sdpa) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, kernel=kernel)
         self.blind = blind
-        self.kernel = kernel
-
-    @property
-    def llava(self) -> Any:
-        """The LLaVA, whatever peft wraps around it."""
-        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        loss_weights: Tensor,
-        pixels: Tensor,
-        num_pictures: int,
-        lengths: tuple[int, ...] | None = None,
-    ) -> Tensor:
-        hidden = self.hidden_states(input_ids, pixels, num_pictures, lengths)
-        return _answer_loss(self.llava.lm_head, hidden, input_ids, loss_weights)
 
     def hidden_states(
         self,
@@ -86,7 +87,7 @@ class LlavaTask(nn.Module):
         lengths: tuple[int, ...] | None,
     ) -> Tensor:
         """[B, T, D] before the output layer."""
-        llava = self.llava
+        llava = self.unwrapped
         hidden, is_image = text_embeddings(llava, input_ids)
         normalised = normalise(pixels, blind=self.blind).to(hidden.dtype)
         features = picture_features(llava, normalised)
