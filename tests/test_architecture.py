@@ -14,6 +14,7 @@ HEAVY = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes", "wandb", 
 
 # What each area may import of the project, besides itself and the leaves.
 LEAVES = {
+    "benchmark_options",
     "errors",
     "records",
     "rundir",

@@ -230,18 +230,19 @@ def _check_training_data(stage: PlannedStage, roots: Mapping[str, Path], cache: 
 
 def _check_questions(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
     from scalesweep.data.images import picture_defect
-    from scalesweep.evaluate.benchmarks.mini import NAMES, read_questions
+    from scalesweep.evaluate.benchmarks.registry import benchmark
 
     del cache
-    for benchmark in stage.spec.identity["benchmarks"]:
-        if benchmark["dataset"] not in roots or benchmark["name"] not in NAMES:
+    for asked in stage.spec.identity["benchmarks"]:
+        if asked["dataset"] not in roots:
             continue
-        for question in read_questions(roots[benchmark["dataset"]] / benchmark["file"]):
+        root, options = roots[asked["dataset"]], asked.get("options", {})
+        for question in benchmark(asked["name"], root, asked["file"], options).questions:
             defect = None if question.image is None else picture_defect(question.image)
             if defect is not None:
+                where = "" if isinstance(question.image, bytes) else f" {question.image}"
                 raise DataError(
-                    f"{benchmark['file']}, question {question.question_id}: picture "
-                    f"{question.image} {defect}"
+                    f"{asked['file']}, question {question.question_id}: picture{where} {defect}"
                 )
 
 

@@ -153,6 +153,10 @@ class Execution:
     its own; null: one a rank."""
     on_login: bool = False
     """On Slurm: waits for a command on the login node, where there is a network."""
+    devices_per_replica: int = 1
+    """Devices over which one copy of an answering model is split."""
+    judge: Mapping[str, Any] = field(default_factory=dict)
+    """How a judge is reached and what it costs (config/judge.py, JudgeConfig.execution)."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """Where declared things lie on this machine: role -> absolute path."""
 

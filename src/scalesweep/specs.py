@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 
@@ -235,10 +235,16 @@ class DataSpec(_Spec):
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSpec(_Spec):
     name: str
-    """mini_vqa | mini_text, or an official benchmark."""
+    """One of benchmark_options.OPTIONS."""
     dataset: str
     """The stage input of role "data:<dataset>" holds its questions."""
     file: str
+    options: dict[str, Any] = field(default_factory=dict)
+    """What differs from the benchmark's defaults (benchmark_options.py)."""
+
+    @classmethod
+    def _later(cls) -> Mapping[str, Any]:
+        return {"options": {}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +252,8 @@ class GenerateSpec(_Spec):
     """Identity of a generate stage: a checkpoint answers the questions of all benchmarks."""
 
     checkpoint: str
-    """tune | base: what input "checkpoint" is; "base" is the language model alone."""
+    """tune | base | external: what input "checkpoint" is; "base" is the language model alone,
+    "external" a folder that no stage of the store made, whose content is "checkpoint_weights"."""
     method: Method | None
     """full | lora | qlora of the tuned checkpoint; None for a base."""
     model: LanguageModelSpec
@@ -256,6 +263,14 @@ class GenerateSpec(_Spec):
     num_beams: int
     max_new_tokens: int
     precision: Precision
+    stop_strings: list[str] = field(default_factory=list)
+    """An answer ends before the first of these, besides at the end token."""
+    checkpoint_weights: str | None = None
+    """Declared identity of an external checkpoint: "sha256:...", "hub:owner/name@revision"."""
+
+    @classmethod
+    def _later(cls) -> Mapping[str, Any]:
+        return {"stop_strings": [], "checkpoint_weights": None}
 
     @classmethod
     def _nested(cls) -> Mapping[str, Any]:
@@ -274,7 +289,36 @@ class JudgeSpec(_Spec):
 
     benchmarks: list[BenchmarkSpec]
     scorer: str
-    """exact_match for the miniature; official judges by name."""
+    """exact_match: rules that need no judge alone; openai: a judge model is asked where a rule
+    needs one."""
+    model: str | None = None
+    models: dict[str, str] = field(default_factory=dict)
+    """Benchmark -> its judge model, where that is another one."""
+    temperature: float | None = None
+    """None: as each benchmark's official rule has it."""
+    num_runs: int = 1
+    runs: dict[str, int] = field(default_factory=dict)
+    """Benchmark -> its number of judge runs, where that is another one."""
+    source: str | None = None
+    """Whose model it is: "openai" (Azure's are the same), else the name of the judge's settings:
+    replies of two endpoints that call their model alike are kept apart."""
+
+    def model_of(self, benchmark: str) -> str | None:
+        return self.models.get(benchmark, self.model)
+
+    def runs_of(self, benchmark: str) -> int:
+        return self.runs.get(benchmark, self.num_runs)
+
+    @classmethod
+    def _later(cls) -> Mapping[str, Any]:
+        return {
+            "model": None,
+            "models": {},
+            "temperature": None,
+            "num_runs": 1,
+            "runs": {},
+            "source": None,
+        }
 
     @classmethod
     def _nested(cls) -> Mapping[str, Any]:

@@ -16,7 +16,6 @@ from scalesweep.evaluate.generate_stage import run
 from scalesweep.rundir import output_files, read_json
 from scalesweep.specs import BenchmarkSpec, Method
 from tests.evaluate.small_stages import (
-    TEXT,
     VQA,
     SmallStage,
     answers,
@@ -198,10 +197,11 @@ def test_a_file_that_mixes_pictures_and_text_is_refused(
 
 
 def test_an_unknown_benchmark_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    unknown = BenchmarkSpec(name="mm_vet", dataset="test", file="mm_vet.json")
+    unknown = BenchmarkSpec(name="quiz", dataset="test", file="quiz.json")
+    inputs = {"data:test": make_questions(tmp_path / "questions")}
 
-    with pytest.raises(StageError, match=r"mm_vet: this version cannot answer it; known are"):
-        run(generate_stage(tmp_path, Method.full, {}, benchmarks=[VQA, TEXT, unknown]).context())
+    with pytest.raises(StageError, match=r"quiz: no such benchmark; known are mini_vqa"):
+        run(generate_stage(tmp_path, Method.full, inputs, benchmarks=[VQA, unknown]).context())
 
 
 def test_only_the_first_rank_answers(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_answers_are_scored_by_category_with_standard_errors(tmp_path: Path) -> 
         "where": 1.0,
     }
     items = rows(context.attempt.output / "items" / "mini_vqa.jsonl")
-    assert [(row["question_id"], row["correct"]) for row in items] == [
+    assert [(row["question_id"], row["value"]) for row in items] == [
         ("0", 0),
         ("1", 1),
         ("2", 0),
@@ -72,18 +72,11 @@ def test_a_missing_answer_is_refused_and_not_counted_as_wrong(tmp_path: Path) ->
     assert not (context.attempt.output / "scores.json").exists()
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        pytest.param({"scorer": "gpt4"}, id="scorer"),
-        pytest.param(
-            {"benchmarks": [BenchmarkSpec(name="mm_vet", dataset="test", file="f")]}, id="benchmark"
-        ),
-    ],
-)
-def test_what_has_no_scorer_is_refused_by_name(tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(StageError, match=r"(vqa by gpt4|vet by exact_match): has no scorer"):
-        run(judged(tmp_path, {}, **changes))
+def test_an_unknown_benchmark_is_refused_by_name(tmp_path: Path) -> None:
+    unknown = BenchmarkSpec(name="quiz", dataset="test", file="f")
+
+    with pytest.raises(StageError, match="quiz: no such benchmark; known are mini_vqa"):
+        run(judged(tmp_path, {}, benchmarks=[unknown]))
 
 
 def test_judging_needs_neither_torch_nor_numpy() -> None:

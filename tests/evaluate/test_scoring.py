@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from scalesweep.evaluate.benchmarks.mini import is_correct
-from scalesweep.evaluate.scoring import benchmark_scores, standard_error, summary
+from scalesweep.evaluate.benchmarks.mini import MiniVqa, is_correct
+from scalesweep.evaluate.questions import Question
+from scalesweep.evaluate.scoring import share_right, standard_error
 
 
 def test_the_standard_error_of_a_share() -> None:
@@ -16,33 +19,38 @@ def test_the_standard_error_of_a_share() -> None:
 
 
 def test_three_of_four_right() -> None:
-    assert summary([1, 1, 0, 1]) == {
-        "score": 0.75,
-        "standard_error": pytest.approx(0.216506, abs=1e-6),  # sqrt(0.75 * 0.25 / 4)
-        "num_questions": 4,
-    }
+    part = share_right([1, 1, 0, 1])
+
+    assert (part.score, part.official, part.num_questions) == (0.75, 75.0, 4)
+    assert part.standard_error == pytest.approx(0.216506, abs=1e-6)  # sqrt(0.75 * 0.25 / 4)
+
+
+def test_of_no_question_no_share_is_known() -> None:
+    part = share_right([])
+
+    assert (part.score, part.official, part.num_questions) == (None, None, 0)
+
+
+def question(number: int, category: str, answer: str) -> Question:
+    return Question(question_id=str(number), text="?", category=category, answer=answer)
 
 
 def test_a_benchmark_is_scored_whole_and_by_category() -> None:
-    rows = [
-        {"category": "where", "correct": 1},
-        {"category": "color", "correct": 0},
-        {"category": "color", "correct": 1},
-        {"category": "color", "correct": 0},
-        {"category": "color", "correct": 0},
-    ]
+    asked = [question(0, "where", "a"), *(question(i, "color", "b") for i in (1, 2, 3, 4))]
+    said = {"0": "a", "1": "", "2": "b", "3": "x", "4": " "}
 
-    scores = benchmark_scores(rows, num_empty=2)
+    class Given(MiniVqa):
+        def _read_questions(self) -> list[Question]:
+            return asked
 
-    assert (scores["score"], scores["num_questions"], scores["num_empty"]) == (0.4, 5, 2)
-    assert scores["standard_error"] == pytest.approx((0.4 * 0.6 / 5) ** 0.5)
-    assert scores["num_missing"] == 0
-    assert list(scores["categories"]) == ["color", "where"]
-    assert scores["categories"]["color"] == {
-        "score": 0.25,
-        "standard_error": pytest.approx((0.25 * 0.75 / 4) ** 0.5),
-        "num_questions": 4,
-    }
+    score = Given(Path(), "", {}).score(said, [])
+
+    assert (score.whole.score, score.whole.num_questions, score.num_empty) == (0.4, 5, 2)
+    assert score.whole.standard_error == pytest.approx((0.4 * 0.6 / 5) ** 0.5)
+    assert list(score.categories) == ["color", "where"]
+    assert score.categories["color"].score == 0.25
+    assert score.categories["color"].standard_error == pytest.approx((0.25 * 0.75 / 4) ** 0.5)
+    assert score.items == {"0": 1.0, "1": 0.0, "2": 1.0, "3": 0.0, "4": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from scalesweep.benchmark_options import check_options
 from scalesweep.config.checks import at_least, require
 
 
@@ -14,6 +16,11 @@ class BenchmarkConfig:
     name: str
     dataset: str
     file: str
+    options: dict[str, Any] = field(default_factory=dict)
+    """Choices where official rules differ (benchmark_options.py, docs/benchmarks.md)."""
+
+    def __post_init__(self) -> None:
+        check_options(self.name, self.options, key="evaluation.benchmarks")
 
 
 @dataclass(kw_only=True)
@@ -32,10 +39,17 @@ class EvaluationConfig:
     max_new_tokens: int
     batch_size: int
     """Questions answered at once; not part of the key."""
+    stop_strings: list[str] = field(default_factory=list)
+    """An answer ends before the first of these; the end token always ends it."""
+    devices_per_replica: int | None = None
+    """Devices of a node over which one copy of the model is split; null: as few as hold it."""
 
     def __post_init__(self) -> None:
-        for name in ("num_beams", "max_new_tokens", "batch_size"):
+        for name in ("num_beams", "max_new_tokens", "batch_size", "devices_per_replica"):
             at_least(1, value=(f"evaluation.{name}", getattr(self, name)))
+        require(
+            all(self.stop_strings), "evaluation.stop_strings", "''", "must hold no empty string"
+        )
         names = [benchmark.name for benchmark in self.benchmarks]
         require(bool(names), "evaluation.benchmarks", "[]", "name at least one benchmark")
         require(

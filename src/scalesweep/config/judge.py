@@ -2,28 +2,138 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
+from typing import Any
 
-from scalesweep.config.checks import at_least, not_negative, one_of
+from scalesweep.benchmark_options import OPTIONS
+from scalesweep.config.checks import at_least, not_negative, one_of, positive, require
+
+ENDPOINTS = ("openai", "azure", "compatible")
+
+
+@dataclass(kw_only=True)
+class PriceConfig:
+    """Of one judge model, dollars per million tokens."""
+
+    input: float
+    output: float
+    source: str
+    """Where the price comes from."""
 
 
 @dataclass(kw_only=True)
 class JudgeConfig:
-    """exact_match compares with the reference; openai asks a judge model."""
+    """exact_match asks no model; openai asks one through an OpenAI-compatible endpoint.
+
+    The key itself is never a setting: api_key_variable names the environment variable it is in.
+    """
 
     name: str
     scorer: str
     """exact_match | openai."""
     model: str | None = None
-    """Judge model of an OpenAI-compatible endpoint; null for exact_match."""
-    temperature: float = 0.2
+    """Judge model; null for exact_match."""
+    models: dict[str, str] = field(default_factory=dict)
+    """Benchmark -> its judge model, where that is another one (MM-Vet: gpt-4-0613)."""
+    temperature: float | None = None
+    """null: as each benchmark's official rule has it (0.2 LLaVA-Bench, 0 MM-Vet)."""
     num_runs: int = 1
     """Judge runs that are averaged; the paper takes 3."""
+    runs: dict[str, int] = field(default_factory=dict)
+    """Benchmark -> its number of judge runs, where that is another one."""
     where: str = "login"
     """On Slurm: login (by `scalesweep judge` or `watch`, where there is a network) | cluster."""
+
+    # What follows is in no key: it changes how a reply is got, not which.
+    endpoint: str = "openai"
+    """openai | azure | compatible (vLLM and others: needs base_url or the variable of it)."""
+    base_url: str | None = None
+    """null: what the environment variable OPENAI_BASE_URL says, else OpenAI's; of Azure the
+    resource's endpoint, null: AZURE_OPENAI_ENDPOINT."""
+    api_key_variable: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key."""
+    api_version: str | None = None
+    """Of Azure's API."""
+    deployments: dict[str, str] = field(default_factory=dict)
+    """Azure: judge model -> name of its deployment, where that is another one."""
+    max_concurrent: int = 16
+    """Requests under way at once."""
+    timeout_s: float = 120.0
+    """Of one request."""
+    patience_s: float = 900.0
+    """How long an endpoint may answer nothing at all before the stage stops; replies are kept."""
+    prices: dict[str, PriceConfig] = field(default_factory=dict)
+    """Judge model -> price of its tokens."""
+    max_usd: float | None = None
+    """A judge stage that would pay more stops first; null: no limit."""
+
+    @property
+    def source(self) -> str | None:
+        """Whose replies these are: see JudgeSpec.source."""
+        if self.scorer == "exact_match":
+            return None
+        return self.name if self.endpoint == "compatible" else "openai"
+
+    def execution(self) -> dict[str, Any]:
+        """What a stage needs to reach the judge, as plain values; no key is among them."""
+        if self.scorer == "exact_match":
+            return {}
+        return {
+            "endpoint": self.endpoint,
+            "base_url": self.base_url or _url_of_the_environment(self.endpoint),
+            "api_key_variable": self.api_key_variable,
+            "api_version": self.api_version,
+            "deployments": dict(self.deployments),
+            "max_concurrent": self.max_concurrent,
+            "timeout_s": self.timeout_s,
+            "patience_s": self.patience_s,
+            "prices": {
+                model: {"input": price.input, "output": price.output}
+                for model, price in self.prices.items()
+            },
+            "max_usd": self.max_usd,
+        }
 
     def __post_init__(self) -> None:
         one_of("judge.scorer", self.scorer, ("exact_match", "openai"))
         one_of("judge.where", self.where, ("login", "cluster"))
-        at_least(1, runs=("judge.num_runs", self.num_runs))
+        one_of("judge.endpoint", self.endpoint, ENDPOINTS)
+        at_least(
+            1,
+            num_runs=("judge.num_runs", self.num_runs),
+            max_concurrent=("judge.max_concurrent", self.max_concurrent),
+            **{f"runs_{b}": (f"judge.runs.{b}", runs) for b, runs in self.runs.items()},
+        )
         not_negative("judge.temperature", self.temperature)
+        positive("judge.timeout_s", self.timeout_s)
+        positive("judge.patience_s", self.patience_s)
+        not_negative("judge.max_usd", self.max_usd)
+        for group in ("models", "runs"):
+            for benchmark in getattr(self, group):
+                require(
+                    benchmark in OPTIONS,
+                    f"judge.{group}",
+                    benchmark,
+                    f"no such benchmark; known are {', '.join(OPTIONS)}",
+                )
+        for model, price in self.prices.items():
+            not_negative(f"judge.prices.{model}.input", price.input)
+            not_negative(f"judge.prices.{model}.output", price.output)
+        require(
+            self.scorer == "exact_match" or self.model is not None,
+            "judge.model",
+            self.model,
+            "name the model that judges, or take judge=exact_match",
+        )
+        require(
+            self.api_key_variable.replace("_", "").isalnum(),
+            "judge.api_key_variable",
+            "(hidden)",
+            "must be the name of an environment variable, never a key itself",
+        )
+
+
+def _url_of_the_environment(endpoint: str) -> str | None:
+    variable = "AZURE_OPENAI_ENDPOINT" if endpoint == "azure" else "OPENAI_BASE_URL"
+    return os.environ.get(variable) or None

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ class _MetadataWarnings:
 METADATA_WARNINGS = _MetadataWarnings()
 
 
-def picture_defect(path: Path) -> str | None:
+def picture_defect(picture: Path | bytes) -> str | None:
     """What is wrong with a picture file ("is missing"), or None; not every pixel is read.
 
     A truncated download is found: PNG chunks carry checksums, a JPEG that does not end with its
@@ -76,21 +77,25 @@ def picture_defect(path: Path) -> str | None:
     """
     try:
         with METADATA_WARNINGS.ignored():
-            with Image.open(path) as image:
+            with Image.open(_openable(picture)) as image:
                 form = image.format
                 image.verify()
-            if form == "PNG" or (form == "JPEG" and _has_jpeg_end(path)):
+            if form == "PNG" or (form == "JPEG" and _has_jpeg_end(picture)):
                 return None
-            with Image.open(path) as image:
+            with Image.open(_openable(picture)) as image:
                 image.load()
     except _UNREADABLE as error:
         return _defect(error)
     return None
 
 
-def _has_jpeg_end(path: Path) -> bool:
+def _openable(picture: Path | bytes) -> Path | BytesIO:
+    return BytesIO(picture) if isinstance(picture, bytes) else picture
+
+
+def _has_jpeg_end(picture: Path | bytes) -> bool:
     """Whether the last bytes are the end mark (a preview in the header has one of its own)."""
-    with path.open("rb") as file:
+    with BytesIO(picture) if isinstance(picture, bytes) else picture.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 64))
         return file.read().rstrip(b"\0\r\n ").endswith(_JPEG_END)
@@ -105,8 +110,10 @@ def _defect(error: BaseException) -> str:
     return f"cannot be read ({reason})"
 
 
-def read_pixels(path: Path, side: int, *, item: str = "") -> Pixels:
+def read_pixels(picture: Path | bytes, side: int, *, item: str = "") -> Pixels:
     """A picture as the tower sees it before normalisation: uint8 [3, side, side].
+
+    picture: its file, or the file's bytes.
 
     Short side to side (bicubic, antialiased), then the middle square.
 
@@ -114,12 +121,13 @@ def read_pixels(path: Path, side: int, *, item: str = "") -> Pixels:
         DataError: the file is missing or damaged; the message names item and file.
     """
     try:
-        with METADATA_WARNINGS.ignored(), Image.open(path) as image:
+        with METADATA_WARNINGS.ignored(), Image.open(_openable(picture)) as image:
             rgb = to_rgb(image)
     except _UNREADABLE as error:
         of_item = f"{item}: " if item else ""
+        where = "" if isinstance(picture, bytes) else f" {picture}"
         raise DataError(
-            f"{of_item}picture {path} {_defect(error)}; restore the file or take the item out of "
+            f"{of_item}picture{where} {_defect(error)}; restore the file or take the item out of "
             "its file"
         ) from error
     return resize_and_crop(rgb, side)

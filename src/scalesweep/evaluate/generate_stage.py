@@ -20,10 +20,11 @@ from torch import Tensor
 from scalesweep.data.images import normalise, read_pixels
 from scalesweep.data.stage import dataset_root
 from scalesweep.data.tokenize import TextEncoder
-from scalesweep.errors import DataError, Interrupted, StageError
+from scalesweep.errors import DataError, Interrupted
 from scalesweep.evaluate import answer_log
-from scalesweep.evaluate.benchmarks.mini import NAMES, Question, read_questions
+from scalesweep.evaluate.benchmarks.registry import benchmark as find_benchmark
 from scalesweep.evaluate.generation import Answer, Prompt, batches, generate_batch
+from scalesweep.evaluate.questions import Question
 from scalesweep.models.published import load_checkpoint
 from scalesweep.models.weights import weights_folder
 from scalesweep.rundir import write_json
@@ -63,15 +64,14 @@ def run(context: StageContext) -> None:
     if not context.is_main:
         return
     spec = GenerateSpec.from_identity(context.spec.identity)
-    unknown = [b.name for b in spec.benchmarks if b.name not in NAMES]
-    if unknown:
-        raise StageError(f"{unknown[0]}: this version cannot answer it; known are {NAMES}")
     torch.set_num_threads(context.execution.threads_per_rank)
-    model, tokenizer = _load(spec, context)
     asked = {
-        benchmark.name: read_questions(dataset_root(context, benchmark.dataset) / benchmark.file)
-        for benchmark in spec.benchmarks
+        asked.name: find_benchmark(
+            asked.name, dataset_root(context, asked.dataset), asked.file, asked.options
+        ).questions
+        for asked in spec.benchmarks
     }
+    model, tokenizer = _load(spec, context)
     total = sum(len(questions) for questions in asked.values())
     timing, done, inputs = Timing(), 0, context.inputs_digest()
     answers_folder = context.attempt.output / "answers"

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scalesweep.data.stage import dataset_root
 from scalesweep.errors import StageError
-from scalesweep.evaluate.benchmarks.mini import NAMES, Question, is_correct, read_questions
-from scalesweep.evaluate.scoring import benchmark_scores
+from scalesweep.evaluate.benchmarks.registry import benchmark
+from scalesweep.evaluate.judging.ask import ask
+from scalesweep.evaluate.questions import Question
+from scalesweep.evaluate.scores import BenchmarkScore
 from scalesweep.rundir import write_json
-from scalesweep.specs import JudgeSpec
+from scalesweep.specs import BenchmarkSpec, JudgeSpec
 from scalesweep.stages import StageContext
 from scalesweep.tracking import metric_names as names
 
 
 def run(context: StageContext) -> None:
-    """Score all benchmarks; writes output/scores.json and output/items/<benchmark>.jsonl.
+    """Score all benchmarks.
+
+    Writes output/scores.json, output/items/<benchmark>.jsonl and, where a judge was asked,
+    output/reviews/ in the official formats.
 
     Raises:
-        StageError: a question has no answer, or a benchmark has no scorer.
+        StageError: a question has no answer, or the judge cannot be reached; its replies so far
+            are kept.
         DataError: a question file cannot be read.
+        Interrupted: a stop was asked for; replies so far are kept.
     """
     if not context.is_main:
         return
@@ -29,18 +37,10 @@ def run(context: StageContext) -> None:
     output = context.attempt.output
     (output / "items").mkdir(parents=True, exist_ok=True)
     scores: dict[str, Any] = {}
-    for number, benchmark in enumerate(spec.benchmarks, start=1):
-        if benchmark.name not in NAMES or spec.scorer != "exact_match":
-            raise StageError(
-                f"{benchmark.name} by {spec.scorer}: has no scorer in this version; known are "
-                f"{', '.join(NAMES)} by exact_match"
-            )
-        questions = read_questions(dataset_root(context, benchmark.dataset) / benchmark.file)
-        answers = read_answers(context.inputs["answers"] / "answers" / f"{benchmark.name}.jsonl")
-        rows = judged(questions, answers)
-        empty = sum(not answers[question.question_id].strip() for question in questions)
-        scores[benchmark.name] = benchmark_scores(rows, num_empty=empty)
-        _write_rows(output / "items" / f"{benchmark.name}.jsonl", rows)
+    for number, asked in enumerate(spec.benchmarks, start=1):
+        questions, score = _score(context, spec, asked)
+        scores[asked.name] = score.to_json()
+        _write_items(output / "items" / f"{asked.name}.jsonl", questions, score)
         context.log_metrics(
             {
                 names.PROGRESS_DONE: number,
@@ -51,14 +51,33 @@ def run(context: StageContext) -> None:
     write_json(output / "scores.json", {"benchmarks": scores})
 
 
+def _score(
+    context: StageContext, spec: JudgeSpec, asked: BenchmarkSpec
+) -> tuple[Sequence[Question], BenchmarkScore]:
+    root = dataset_root(context, asked.dataset)
+    rules = benchmark(asked.name, root, asked.file, asked.options)
+    answers = read_answers(context.inputs["answers"] / "answers" / f"{asked.name}.jsonl")
+    refuse_unanswered(rules.questions, answers)
+    items = rules.judge_items(answers)
+    replies = ask(context, spec, asked.name, items) if items else []
+    if replies:
+        reviews = context.attempt.output / "reviews"
+        reviews.mkdir(exist_ok=True)
+        model = spec.model_of(asked.name)
+        assert model is not None  # ask() has asked it
+        rules.write_reviews(reviews, answers, replies, judge_model=model)
+    return rules.questions, rules.score(answers, replies)
+
+
 def read_answers(file: Path) -> dict[str, str]:
     """question_id -> answer of a published answer file."""
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    rows = [json.loads(line) for line in lines if line]
     return {str(row["question_id"]): str(row["text"]) for row in rows}
 
 
-def judged(questions: list[Question], answers: dict[str, str]) -> list[dict[str, Any]]:
-    """{"question_id", "category", "correct": 0 | 1} of every question, in order.
+def refuse_unanswered(questions: Sequence[Question], answers: Mapping[str, str]) -> None:
+    """Refuse answers that belong to other questions.
 
     Raises:
         StageError: a question has no answer.
@@ -69,16 +88,16 @@ def judged(questions: list[Question], answers: dict[str, str]) -> list[dict[str,
             f"{len(missing)} of {len(questions)} questions have no answer, {missing[0]} the first; "
             "the answers belong to other questions"
         )
-    return [
+
+
+def _write_items(file: Path, questions: Sequence[Question], score: BenchmarkScore) -> None:
+    """{"question_id", "category", "value"} of every question; value null where it is missing."""
+    rows = [
         {
             "question_id": question.question_id,
             "category": question.category,
-            "correct": int(is_correct(answers[question.question_id], question.answer)),
+            "value": score.items.get(question.question_id),
         }
         for question in questions
     ]
-
-
-def _write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    file.write_text(text, encoding="utf-8")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

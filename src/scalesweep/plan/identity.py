@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from scalesweep.benchmark_options import OPTIONS
 from scalesweep.config.align import AlignConfig
 from scalesweep.config.base import BaseRecipe
 from scalesweep.config.batch import BatchConfig
@@ -220,7 +221,19 @@ def tune(
 
 
 def benchmarks(configs: Sequence[BenchmarkConfig]) -> list[BenchmarkSpec]:
-    return [BenchmarkSpec(name=b.name, dataset=b.dataset, file=b.file) for b in configs]
+    return [
+        BenchmarkSpec(
+            name=b.name,
+            dataset=b.dataset,
+            file=b.file,
+            options={
+                name: value
+                for name, value in b.options.items()
+                if value != OPTIONS[b.name][name].default
+            },
+        )
+        for b in configs
+    ]
 
 
 def generate(
@@ -243,8 +256,23 @@ def generate(
         num_beams=evaluation.num_beams,
         max_new_tokens=evaluation.max_new_tokens,
         precision=Precision(precision),
+        stop_strings=list(evaluation.stop_strings),
     )
 
 
 def judge(judge: JudgeConfig, asked: Sequence[BenchmarkConfig]) -> JudgeSpec:
-    return JudgeSpec(benchmarks=benchmarks(asked), scorer=judge.scorer)
+    """Settings of a model count only where one is asked, and only those of what it is asked."""
+    specs = benchmarks(asked)
+    if judge.scorer == "exact_match":
+        return JudgeSpec(benchmarks=specs, scorer=judge.scorer)
+    names = {spec.name for spec in specs}
+    return JudgeSpec(
+        benchmarks=specs,
+        scorer=judge.scorer,
+        model=judge.model,
+        models={name: model for name, model in judge.models.items() if name in names},
+        temperature=judge.temperature,
+        num_runs=judge.num_runs,
+        runs={name: runs for name, runs in judge.runs.items() if name in names},
+        source=judge.source,
+    )

@@ -75,6 +75,7 @@ def stage_execution(
         cpus_per_rank=cluster.stage(str(kind)).cpus or cluster.cpus_per_device or 1,
         held_devices=held_devices(cluster, kind, num_nodes=nodes),
         on_login=kind is StageKind.judge and config.judge.where == "login" and is_slurm(cluster),
+        judge=config.judge.execution() if kind is StageKind.judge else {},
         paths=dict(paths),
     )
 

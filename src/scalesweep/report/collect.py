@@ -296,8 +296,9 @@ def _judged(stage: StageResult, damaged: list[str]) -> dict[str, BenchmarkResult
 def _items(path: Path) -> Iterator[tuple[str, float]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        if row.get("correct") is not None:
-            yield str(row["question_id"]), float(row["correct"])
+        value = row.get("value", row.get("correct"))  # "correct" in stores of the first versions
+        if value is not None:
+            yield str(row["question_id"]), float(value)
 
 
 def _benchmarks(plan: Plan, cells: tuple[CellResult, ...]) -> tuple[str, str | None]:

@@ -7,24 +7,51 @@ there is one (a name in images/ beside the file).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scalesweep.errors import DataError
+from scalesweep.evaluate.benchmarks.base import Benchmark
+from scalesweep.evaluate.judging.items import Replies
+from scalesweep.evaluate.questions import Question
+from scalesweep.evaluate.scores import BenchmarkScore
+from scalesweep.evaluate.scoring import share_right
 
-NAMES = ("mini_vqa", "mini_text")
 IMAGE_FOLDER = "images"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
-    """One question, and what the answer must be."""
+class _Mini(Benchmark):
+    def _read_questions(self) -> list[Question]:
+        return read_questions(self.root / self.file)
 
-    question_id: str
-    text: str
-    answer: str
-    category: str
-    image: Path | None
+    def score(self, answers: Mapping[str, str], replies: Sequence[Replies]) -> BenchmarkScore:
+        questions = self.questions
+        right = {
+            q.question_id: int(is_correct(answers[q.question_id], q.answer)) for q in questions
+        }
+        categories = sorted({question.category for question in questions})
+        return BenchmarkScore(
+            benchmark=self.name,
+            rule="exact match of the whole answer, white space aside",
+            options=self.options,
+            whole=share_right(list(right.values())),
+            categories={
+                name: share_right([right[q.question_id] for q in questions if q.category == name])
+                for name in categories
+            },
+            num_empty=sum(not answers[q.question_id].strip() for q in questions),
+            items={item: float(value) for item, value in right.items()},
+        )
+
+
+class MiniVqa(_Mini):
+    name = "mini_vqa"
+    title = "miniature, questions about pictures"
+
+
+class MiniText(_Mini):
+    name = "mini_text"
+    title = "miniature, questions without a picture"
 
 
 def read_questions(file: Path) -> list[Question]:
@@ -57,6 +84,7 @@ def _question(file: Path, number: int, line: str) -> Question:
             answer=str(row["answer"]),
             category=str(row["category"]),
             image=None if image is None else file.parent / IMAGE_FOLDER / image,
+            row=row,
         )
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}, line {number}: is no question ({error!r})") from error

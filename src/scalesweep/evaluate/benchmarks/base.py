@@ -1,0 +1,78 @@
+"""What every benchmark can do. One file per benchmark implements it; registry.py finds it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from scalesweep.evaluate.judging.items import JudgeItem, Replies
+from scalesweep.evaluate.questions import Answer, Question
+from scalesweep.evaluate.scores import BenchmarkScore
+
+
+@dataclass(frozen=True)
+class Benchmark(ABC):
+    """One benchmark: its official files in a folder, its questions, its rule.
+
+    Nothing here imports torch or numpy: scoring runs anywhere.
+    """
+
+    root: Path
+    """Folder of the data set."""
+    file: str
+    """Of the questions, below root, in the official format."""
+    options: Mapping[str, Any]
+    """Complete, as benchmark_options.option_values gives them."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    """For people: "LLaVA-Bench (In-the-Wild)"."""
+
+    @cached_property
+    def questions(self) -> list[Question]:
+        """All questions in the file's order.
+
+        Raises:
+            DataError: a file is missing or not in the official format; names file and line.
+        """
+        return self._read_questions()
+
+    @abstractmethod
+    def _read_questions(self) -> list[Question]:
+        """As questions, read once."""
+
+    def write_answers(self, folder: Path, answers: Mapping[str, Answer], *, model_id: str) -> None:
+        """Further files in official answer formats, beside <name>.jsonl; none by default."""
+        return
+
+    def judge_items(self, answers: Mapping[str, str]) -> list[JudgeItem]:
+        """What a judge is asked, in order; empty where the rule needs no judge.
+
+        answers: question_id -> text.
+
+        Raises:
+            DataError: a file of the judge's (captions, reference answers) is missing or broken.
+        """
+        return []
+
+    @abstractmethod
+    def score(self, answers: Mapping[str, str], replies: Sequence[Replies]) -> BenchmarkScore:
+        """The score by the official rule. replies: one mapping per judge run, by item.
+
+        An item without a reply is missing, never 0.
+        """
+
+    def write_reviews(
+        self,
+        folder: Path,
+        answers: Mapping[str, str],
+        replies: Sequence[Replies],
+        *,
+        judge_model: str,
+    ) -> None:
+        """Judgements in the official format, for others' scripts; nothing where none judged."""
+        return
