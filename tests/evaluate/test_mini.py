@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scalesweep.errors import DataError
-from scalesweep.evaluate.benchmarks.mini import read_questions
+from scalesweep.errors import ConfigError, DataError
+from scalesweep.evaluate.benchmarks.mini import MiniVqa, read_questions
 
 ROW = {"question_id": 0, "text": "what color ?", "answer": "red", "category": "color"}
 
@@ -65,3 +65,8 @@ def test_a_file_that_cannot_be_read_says_what_to_do(tmp_path: Path, content: byt
 
     with pytest.raises(DataError, match=r"cannot be read .* make the data set again"):
         read_questions(file)
+
+
+def test_the_miniature_has_no_saved_files_to_score_again(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="score mini_vqa: no saved file of it can be scored"):
+        MiniVqa.score_files([tmp_path / "vqa.jsonl"], {}, data=None, ignore=frozenset())

@@ -58,6 +58,8 @@ class BenchmarkScore:
     items: Mapping[str, float] = field(default_factory=dict)
     """question_id -> what it adds, a fraction; missing ones are left out. Their mean is score."""
     judge_model: str | None = None
+    notes: Sequence[str] = ()
+    """What a reader must know besides, one sentence each: files cut short, scores by hand."""
 
     def to_json(self) -> dict[str, Any]:
         """All but items, which stand in a file of their own."""
@@ -76,6 +78,7 @@ class BenchmarkScore:
             "runs": list(self.runs),
             "run_spread": self.run_spread,
             "also": dict(self.also),
+            "notes": list(self.notes),
             "categories": {name: part.to_json() for name, part in self.categories.items()},
             "other_parts": {
                 division: {name: part.to_json() for name, part in parts.items()}

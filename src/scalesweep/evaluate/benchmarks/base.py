@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from scalesweep.errors import ConfigError
 from scalesweep.evaluate.judging.items import JudgeItem, Replies
 from scalesweep.evaluate.questions import Answer, Question
 from scalesweep.evaluate.scores import BenchmarkScore
@@ -76,3 +77,25 @@ class Benchmark(ABC):
     ) -> None:
         """Judgements in the official format, for others' scripts; nothing where none judged."""
         return
+
+    @classmethod
+    def score_files(
+        cls,
+        files: Sequence[Path],
+        options: Mapping[str, Any],
+        *,
+        data: Path | None,
+        ignore: frozenset[str],
+    ) -> BenchmarkScore:
+        """The score of saved reviews, grades or answers of anyone, in the official format.
+
+        files: of one model; where a judge was asked, several files are several judge runs.
+        options: complete, as benchmark_options.option_values gives them.
+        data: folder of the data set, where the rule needs more than the files say.
+        ignore: question_ids that are left out.
+
+        Raises:
+            ConfigError: this benchmark has no such files, or data is needed and not given.
+            DataError: a file is not in the official format; the message names file and line.
+        """
+        raise ConfigError(f"score {cls.name}: no saved file of it can be scored")
