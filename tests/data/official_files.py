@@ -44,14 +44,18 @@ def write_picture(path: Path, *, color: tuple[int, int, int] = (200, 30, 60)) ->
     return path
 
 
-def llama_like_tokenizer(*, legacy: bool = True) -> PreTrainedTokenizerFast:
+def llama_like_tokenizer(
+    *, legacy: bool = True, extra: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """Built as LLaMA's: BPE over "▁" for spaces, byte fallback, BOS in front.
 
     legacy: every text between special tokens gets a "▁" in front, as the original tokenizer does;
     else only the first one.
+    extra: pieces beside its few words.
     """
     words = "USER ASSISTANT : Who are you ? I am Vicuna . The cup is white and red [INST] [/INST]"
     texts = [f"▁{word}" for word in words.split()] + [".", "?", "USER", "ASS", "IST", "ANT"]
+    texts += extra
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces += sorted(set("".join(texts)) | set("abcdefghijklmnopqrstuvwxyz"))
     merges = []
