@@ -21,7 +21,7 @@ def test_every_default_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("benchmark", "given", "message"),
     [
-        ("mmlv", {}, "key=mmlv: choose one of mini_vqa, mini_text, llava_bench"),
+        ("mmlv", {}, "key: no such benchmark; choose one of mini_vqa, mini_text, llava_bench"),
         ("mmlu", {"shot": 5}, "key.shot=5: mmlu has no such option; it has shots, dev"),
         ("mini_vqa", {"x": 1}, "key.x=1: mini_vqa has no such option; it has none"),
         ("mmlu", {"shots": -1}, "key.shots=-1: must be at least 0"),

@@ -73,6 +73,13 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
 """Benchmark -> option -> what it may be. Files are relative to the data set's root."""
 
 
+def needs_judge(benchmark: str, given: Mapping[str, Any]) -> bool:
+    """Whether a judge model is asked by the rule that is chosen."""
+    if benchmark == "mmbench":
+        return bool(option_values(benchmark, given)["extractor"] == "judge")
+    return benchmark in ("llava_bench", "llava_bench_coco", "mm_vet", "vicuna80")
+
+
 def option_values(benchmark: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a benchmark: what is given, else the default."""
     known = OPTIONS[benchmark]
@@ -82,13 +89,13 @@ def option_values(benchmark: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def check_options(benchmark: str, given: Mapping[str, Any], *, key: str) -> None:
     """Refuse an unknown benchmark, an unknown option or a value that it cannot have.
 
-    key: dotted key of the benchmark's settings, for the message.
+    key: dotted key of the benchmark's options, for the message.
 
     Raises:
         ConfigError: with the way out.
     """
     if benchmark not in OPTIONS:
-        raise ConfigError(f"{key}={benchmark}: choose one of {', '.join(OPTIONS)}")
+        raise ConfigError(f"{key}: no such benchmark; choose one of {', '.join(OPTIONS)}")
     for name, value in given.items():
         if name not in OPTIONS[benchmark]:
             known = ", ".join(OPTIONS[benchmark]) or "none"

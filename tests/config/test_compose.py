@@ -55,7 +55,7 @@ GROUPS = {
     "batch": ("mini", "paper"),
     "base": ("none", "mini", "sharegpt"),
     "align": ("mini", "paper"),
-    "evaluation": ("mini", "mini_dev", "paper"),
+    "evaluation": ("mini", "mini_dev", "paper", "mmlu"),
     "judge": ("exact_match", "gpt4"),
     "tracking": ("none", "wandb_offline"),
     "cluster": ("local", "azure_nd_a100_v4"),

@@ -94,6 +94,34 @@ def test_captions_are_written_for_the_model_that_reads_them(
         cell(*words)
 
 
+OFFICIAL = ("paper", "llava_bench", "llava_bench_coco", "mm_vet", "mmbench", "vicuna80", "mmlu")
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_a_real_chat_model_takes_the_official_questions(name: str) -> None:
+    words = ("model=smollm2_135m", f"evaluation={name}", "judge=gpt4")
+
+    assert cell(*words).evaluation.primary in (name, "llava_bench")
+    with pytest.raises(ConfigError, match="does not go with model=mini_s"):
+        cell("model=mini_s", *words[1:])
+
+
+@pytest.mark.parametrize("name", ["llava_bench", "mm_vet", "vicuna80", "paper"])
+def test_answers_that_need_a_judge_are_refused_without_one(name: str) -> None:
+    words = ("model=7b", f"evaluation={name}", "judge=exact_match")
+
+    with pytest.raises(ConfigError, match=r"judge=exact_match: .*need a judge model; take judge="):
+        cell(*words)
+    assert cell(*words, "until=generate").until == "generate"
+
+
+def test_letters_need_no_judge_unless_one_is_to_read_them() -> None:
+    words = ("model=7b", "evaluation=mmbench", "judge=exact_match")
+    assert cell(*words).judge.scorer == "exact_match"
+    with pytest.raises(ConfigError, match="mmbench need a judge model"):
+        cell(*words, "+evaluation.options.mmbench.extractor=judge")
+
+
 @pytest.mark.parametrize(
     "option",
     sorted(
@@ -106,7 +134,7 @@ def test_every_shipped_option_composes(option: str) -> None:
     group, _, name = option.partition("=")
     with_it = {
         "align": {"paper": "model=7b", "mini_plain": "model=smollm2_135m"},
-        "evaluation": {"paper": "model=7b"},
+        "evaluation": dict.fromkeys(OFFICIAL, "model=7b"),
         "data_mix": {"llava80k": "model=7b", "llava80k_sharegpt": "model=7b"},
         "resolution": {"224px": "model=7b", "336px": "model=7b"},
         "optim": {"paper": "model=7b"},

@@ -29,7 +29,7 @@ def held(kind: StageKind, *, num_nodes: int = 1, **settings: Any) -> int | None:
 def execution(
     kind: StageKind, cluster: ClusterConfig = SLURM, *, where: str = "login"
 ) -> Execution:
-    judge = JudgeConfig(name="exact", scorer="exact_match", where=where)
+    judge = JudgeConfig(name="gpt4", scorer="openai", model="gpt-4-0314", where=where)
     config = dataclasses.replace(cell("model=33b"), cluster=cluster, judge=judge)
     return stage_execution(config, kind=kind, method="full", paths={"data": "/data"})
 

@@ -21,17 +21,17 @@ from tests.config.hydra_command import started
 # Cells, stages, and a hash of all stages' kinds and keys in the order of the plan. Another hash
 # means that what users have in their stores is not found again: raise a recipe version knowingly.
 KEYS = {
-    "lora_hyperparameters": (4, 22, "444017fdc552e070"),
+    "lora_hyperparameters": (4, 22, "a66b646b8093885e"),
     "miniature": (4, 7, "076b493fcf17286a"),
     "quickstart": (11, 46, "f178a27f68044742"),
     "quickstart_seeds": (33, 122, "6f326aff46890794"),
     "smollm2": (2, 4, "627071ef2da7cac6"),
-    "table1": (6, 39, "694aa77de46546eb"),
-    "table2": (4, 27, "c663c0e783e3a6aa"),
-    "table3a": (10, 55, "e0ee17fd077d7a24"),
-    "table3b": (3, 27, "8f16f7de353caa89"),
-    "table4": (9, 48, "4731aa4ee8d1a40f"),
-    "table5": (6, 39, "c681669b1cb0fff6"),
+    "table1": (6, 39, "15246857a4d097da"),
+    "table2": (4, 27, "d42e618ff14c7277"),
+    "table3a": (10, 55, "dfcbc3fb1ad8c621"),
+    "table3b": (3, 27, "8f182bc9123cc716"),
+    "table4": (9, 48, "c0b045a538783f2e"),
+    "table5": (6, 39, "f8c9aeecffcf0ca4"),
 }
 
 

@@ -118,7 +118,7 @@ def test_what_the_hub_says_stands_in_the_line() -> None:
 def test_nobody_waits_for_the_hub_where_something_else_is_wrong() -> None:
     hub = Hub()
 
-    refused("judge=gpt4", hub=hub)
+    refused("datasets.mini_test.generator=null", "+datasets.mini_test.root=/nowhere", hub=hub)
 
     assert hub.asked == []
 

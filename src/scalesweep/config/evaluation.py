@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from scalesweep.benchmark_options import check_options
-from scalesweep.config.checks import at_least, require
+from scalesweep.benchmark_options import OPTIONS, check_options
+from scalesweep.config.checks import at_least, one_of, require
 
 
 @dataclass(kw_only=True)
@@ -16,11 +16,9 @@ class BenchmarkConfig:
     name: str
     dataset: str
     file: str
-    options: dict[str, Any] = field(default_factory=dict)
-    """Choices where official rules differ (benchmark_options.py, docs/benchmarks.md)."""
 
     def __post_init__(self) -> None:
-        check_options(self.name, self.options, key="evaluation.benchmarks")
+        one_of("evaluation.benchmarks", self.name, tuple(OPTIONS))
 
 
 @dataclass(kw_only=True)
@@ -33,6 +31,8 @@ class EvaluationConfig:
     """Answered by the tuned checkpoint."""
     base_benchmarks: list[BenchmarkConfig] = field(default_factory=list)
     """Answered also by the language model before tuning: what does tuning keep?"""
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Benchmark -> choices where official rules differ (docs/benchmarks.md)."""
     primary: str
     """Benchmark whose score stands beside the cost."""
     num_beams: int
@@ -50,6 +50,8 @@ class EvaluationConfig:
         require(
             all(self.stop_strings), "evaluation.stop_strings", "''", "must hold no empty string"
         )
+        for benchmark, given in self.options.items():
+            check_options(benchmark, given, key=f"evaluation.options.{benchmark}")
         names = [benchmark.name for benchmark in self.benchmarks]
         require(bool(names), "evaluation.benchmarks", "[]", "name at least one benchmark")
         require(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from scalesweep.benchmark_options import needs_judge
 from scalesweep.config.align import AlignConfig
 from scalesweep.config.base import BaseConfig
 from scalesweep.config.batch import BatchConfig, gradient_accumulation_steps
@@ -75,6 +76,7 @@ class RunConfig:
         self._check_tuning()
         self._check_miniature()
         self._check_data()
+        self._check_judge()
         self._check_base()
         self._check_batch()
 
@@ -121,6 +123,8 @@ class RunConfig:
             ("align", self.align.name, self.align.miniature, "aligns"),
             ("evaluation", self.evaluation.name, self.evaluation.miniature, "evaluations"),
         ):
+            if group == "evaluation" and not miniature and self.model.template != "mini":
+                continue  # whatever model reads English can be asked the official questions
             if miniature != self.model.miniature:
                 way_out = FITTING[fitting][self.model.miniature]
                 raise ConfigError(
@@ -145,8 +149,20 @@ class RunConfig:
         ]
         for group, source in sources:
             self._check_dataset(f"{group}.sources.dataset", source.dataset)
-        for benchmark in self.evaluation.benchmarks:
+        for benchmark in (*self.evaluation.benchmarks, *self.evaluation.base_benchmarks):
             self._check_dataset("evaluation.benchmarks.dataset", benchmark.dataset)
+
+    def _check_judge(self) -> None:
+        """Answers that only a model can judge are not generated to find no judge at the end."""
+        asked = (*self.evaluation.benchmarks, *self.evaluation.base_benchmarks)
+        options = self.evaluation.options
+        judged = [b.name for b in asked if needs_judge(b.name, options.get(b.name, {}))]
+        if judged and self.judge.scorer == "exact_match" and self.until == "judge":
+            names = ", ".join(dict.fromkeys(judged))
+            raise ConfigError(
+                f"judge={self.judge.name}: {names} need a judge model; take judge=gpt4 or another "
+                "of conf/judge/, until=generate, or another evaluation"
+            )
 
     def _check_dataset(self, key: str, name: str) -> None:
         require(
@@ -208,7 +224,7 @@ FITTING = {
     "resolutions": {True: "32px or 48px", False: "224px or 336px"},
     "data_mixes": {True: "mini, mini_text or mini_short", False: "llava80k or llava80k_sharegpt"},
     "aligns": {True: "mini or mini_plain", False: "paper"},
-    "evaluations": {True: "mini or mini_dev", False: "paper"},
+    "evaluations": {True: "mini or mini_dev", False: "paper or one of its benchmarks"},
 }
 """Group options that go with a miniature (True) and with a full-size model (False)."""
 

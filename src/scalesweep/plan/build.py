@@ -328,7 +328,7 @@ class _CellBuilder:
             ("_base", evaluation.base_benchmarks, f"judge base {self.model.name}"),
         ):
             if f"generate{role}" in self.roles:
-                spec = self.once(identity.judge, self.config.judge, asked)
+                spec = self.once(identity.judge, self.config.judge, evaluation, asked)
                 inputs = {"answers": self.roles[f"generate{role}"], **self._questions(asked)}
                 self.roles[f"judge{role}"] = self._add(
                     StageKind.judge, label, self._of(spec), inputs

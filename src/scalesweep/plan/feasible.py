@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from scalesweep.errors import PlanError
 from scalesweep.models.parameters import num_params, num_trainable_params
@@ -33,8 +34,6 @@ from scalesweep.specs import (
 TRAINED_BYTES = 16
 # Bytes of one 4-bit parameter with double quantisation: 4.127 bits (arXiv:2305.14314 section 3).
 NF4_BYTES = 4.127 / 8
-RUNNERS = ("mini_vqa", "mini_text")
-"""Benchmarks that this version answers and scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,19 +132,23 @@ def _faults(stage: PlannedStage, spec: object, here: Machine | None) -> list[str
                 f"datasets.{spec.dataset}.root={root or 'null'}: no such folder; put the data set "
                 "there (docs/data.md), set the root, or SCALESWEEP_DATA"
             )
-    if isinstance(spec, GenerateSpec | JudgeSpec):
-        faults += [
-            f"evaluation.benchmarks={benchmark.name}: this version plans it but cannot score it "
-            f"yet; stop before with until=tune, or take {', '.join(RUNNERS)}"
-            for benchmark in spec.benchmarks
-            if benchmark.name not in RUNNERS
-        ]
-    if isinstance(spec, JudgeSpec) and spec.scorer != "exact_match":
-        faults.append(
-            f"judge.scorer={spec.scorer}: this version plans it but cannot call a judge yet; "
-            "take judge=exact_match"
-        )
+    if isinstance(spec, JudgeSpec) and here is not None:
+        faults += _key_faults(stage, spec)
     return faults
+
+
+def _key_faults(stage: PlannedStage, spec: JudgeSpec) -> list[str]:
+    """A judge that runs here and would be refused by its endpoint, after all the training."""
+    if spec.scorer == "exact_match":
+        return []
+    variable = stage.execution.judge["api_key_variable"]
+    host = urlsplit(stage.execution.judge["base_url"] or "").hostname
+    if os.environ.get(variable) or host in ("localhost", "127.0.0.1", "::1"):
+        return []
+    return [
+        f"judge.api_key_variable={variable}: is not set in the environment, and {spec.model} is "
+        f"asked here; export {variable}=..., or stop before with until=generate"
+    ]
 
 
 def _memory_faults(

@@ -5,9 +5,10 @@ Each function takes the parts it reads, so that cells that share these share wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from scalesweep.benchmark_options import OPTIONS
+from scalesweep.benchmark_options import OPTIONS, needs_judge
 from scalesweep.config.align import AlignConfig
 from scalesweep.config.base import BaseRecipe
 from scalesweep.config.batch import BatchConfig
@@ -220,7 +221,10 @@ def tune(
     )
 
 
-def benchmarks(configs: Sequence[BenchmarkConfig]) -> list[BenchmarkSpec]:
+def benchmarks(
+    configs: Sequence[BenchmarkConfig], options: Mapping[str, Mapping[str, Any]]
+) -> list[BenchmarkSpec]:
+    """options: benchmark -> what is chosen; a default that is chosen is still the default."""
     return [
         BenchmarkSpec(
             name=b.name,
@@ -228,7 +232,7 @@ def benchmarks(configs: Sequence[BenchmarkConfig]) -> list[BenchmarkSpec]:
             file=b.file,
             options={
                 name: value
-                for name, value in b.options.items()
+                for name, value in options.get(b.name, {}).items()
                 if value != OPTIONS[b.name][name].default
             },
         )
@@ -252,7 +256,7 @@ def generate(
         model=model,
         tower=tower,
         blind=blind,
-        benchmarks=benchmarks(asked),
+        benchmarks=benchmarks(asked, evaluation.options),
         num_beams=evaluation.num_beams,
         max_new_tokens=evaluation.max_new_tokens,
         precision=Precision(precision),
@@ -260,12 +264,14 @@ def generate(
     )
 
 
-def judge(judge: JudgeConfig, asked: Sequence[BenchmarkConfig]) -> JudgeSpec:
+def judge(
+    judge: JudgeConfig, evaluation: EvaluationConfig, asked: Sequence[BenchmarkConfig]
+) -> JudgeSpec:
     """Settings of a model count only where one is asked, and only those of what it is asked."""
-    specs = benchmarks(asked)
-    if judge.scorer == "exact_match":
-        return JudgeSpec(benchmarks=specs, scorer=judge.scorer)
-    names = {spec.name for spec in specs}
+    specs = benchmarks(asked, evaluation.options)
+    names = {spec.name for spec in specs if needs_judge(spec.name, spec.options)}
+    if not names or judge.scorer == "exact_match":
+        return JudgeSpec(benchmarks=specs, scorer="exact_match")
     return JudgeSpec(
         benchmarks=specs,
         scorer=judge.scorer,

@@ -53,9 +53,7 @@ def stage_execution(
         tokens = recipe.micro_batch_tokens
         recompute = "none" if method == "tower" else config.zero.gradient_checkpointing
     elif kind is StageKind.generate:
-        # One rank answers; on a cluster it does not hold devices that would do nothing.
-        devices = (cluster.stage(str(kind)).devices or 1) if is_slurm(cluster) else training
-        micro = config.evaluation.batch_size
+        devices, micro = training, config.evaluation.batch_size  # ranks share the questions out
     return Execution(
         cluster=cluster.name,
         num_nodes=nodes,
