@@ -8,7 +8,7 @@ import pytest
 
 from scalesweep.evaluate.benchmarks.mini import MiniVqa, is_correct
 from scalesweep.evaluate.questions import Question
-from scalesweep.evaluate.scoring import share_right, standard_error
+from scalesweep.evaluate.scoring import mean_of, share_right, standard_error
 
 
 def test_the_standard_error_of_a_share() -> None:
@@ -68,3 +68,20 @@ def test_an_answer_is_right_when_it_is_the_whole_reference(
     answer: str, reference: str, expected: bool
 ) -> None:
     assert is_correct(answer, reference) is expected
+
+
+def test_a_question_without_an_item_is_missing_and_in_no_mean() -> None:
+    part = mean_of(["a", "b", "c", "d"], {"a": 1.0, "b": 0.0, "d": 1.0, "e": 0.0}, unparsable="be")
+
+    assert part.score == 2 / 3
+    assert part.official == 66.7
+    # variance with n - 1 of 1, 0, 1: (1/9 + 4/9 + 1/9) / 2 = 1/3; over three questions
+    assert part.standard_error == pytest.approx(1 / 3)
+    assert (part.num_questions, part.num_missing, part.num_unparsable) == (4, 1, 1)
+
+
+def test_of_no_item_there_is_no_score() -> None:
+    part = mean_of(["a"], {})
+
+    assert (part.official, part.score, part.standard_error) == (None, None, None)
+    assert (part.num_questions, part.num_missing) == (1, 1)

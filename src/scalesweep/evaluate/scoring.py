@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from scalesweep.evaluate.scores import PartScore
+from scalesweep.evaluate.scores import PartScore, mean_and_error
 
 
 def standard_error(score: float, count: int) -> float:
@@ -27,4 +27,32 @@ def share_right(correct: Sequence[int], *, digits: int = 1) -> PartScore:
         score=score,
         standard_error=standard_error(score, count),
         num_questions=count,
+    )
+
+
+def percent(score: float) -> float:
+    """A fraction as most official scripts print it."""
+    return round(100 * score, 1)
+
+
+def mean_of(
+    questions: Collection[str],
+    items: Mapping[str, float],
+    *,
+    unparsable: Collection[str] = (),
+    official: Callable[[float], float] = percent,
+) -> PartScore:
+    """Of some questions by id; those without an item are missing and in no mean.
+
+    unparsable: ids, of other questions too.
+    official: fraction -> percent as the official script rounds it.
+    """
+    score, error = mean_and_error([items[item] for item in questions if item in items])
+    return PartScore(
+        official=None if score is None else official(score),
+        score=score,
+        standard_error=error,
+        num_questions=len(questions),
+        num_missing=sum(item not in items for item in questions),
+        num_unparsable=sum(item in unparsable for item in questions),
     )
