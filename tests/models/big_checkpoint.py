@@ -206,6 +206,23 @@ def sharded(folder: Path) -> int:
     return growth.peak_bytes
 
 
+def second_half(folder: Path) -> int:
+    """As the second of two ranks loads its part; without a word to the first."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from scalesweep.models.loading import ON_CPU, load_weights
+    from scalesweep.models.replica import Replica
+    from scalesweep.models.split import Split
+
+    layers = LlamaConfig.from_pretrained(folder).num_hidden_layers
+    runs = (range(layers // 2), range(layers // 2, layers))
+    placement = Split(ON_CPU, Replica(rank=1, size=2), runs)
+    with watched() as growth:
+        load_weights(LlamaForCausalLM, folder, dtype=torch.float32, placement=placement)
+    return growth.peak_bytes
+
+
 def split_after_a_whole_load(folder: Path) -> int:
     import deepspeed
     import torch
@@ -229,6 +246,7 @@ MODES: dict[str, Callable[[Path], int]] = {
     "whole, from a state dict": from_a_state_dict,
     "4-bit": four_bit,
     "4-bit of a whole one": four_bit_of_a_whole_one,
+    "second half": second_half,
     "sharded": sharded,
     "sharded after a whole load": split_after_a_whole_load,
 }

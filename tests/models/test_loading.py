@@ -290,6 +290,11 @@ def test_a_whole_load_takes_the_checkpoint_and_a_tensor_no_more(big: Path) -> No
 
 
 @pytest.mark.slow
+def test_a_rank_that_holds_half_of_the_layers_takes_half_of_the_memory(big: Path) -> None:
+    assert loaded_alone("second half", big) < WHOLE / 2
+
+
+@pytest.mark.slow
 def test_a_4_bit_load_never_holds_the_model_that_it_is_made_of(big: Path) -> None:
     assert FOUR_BIT < 400 * MIB
     assert loaded_alone("4-bit", big) < FOUR_BIT

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from scalesweep.errors import StageError
-from scalesweep.models.loading import ON_CPU, Placement, load_weights
+from scalesweep.models.loading import ON_CPU, Elsewhere, Placement, load_weights
 from scalesweep.models.weights import (
     check_language_model,
     check_vision_tower,
@@ -115,7 +115,7 @@ def load_vision_tower(
 
 def assemble_llava(
     language_model: LlamaForCausalLM,
-    tower: CLIPVisionModel,
+    tower: CLIPVisionModel | Elsewhere,
     tower_spec: VisionTowerSpec,
     *,
     image_token_id: int,
@@ -125,7 +125,7 @@ def assemble_llava(
     config = llava_config(
         language_model.config, tower.config, tower_spec, image_token_id=image_token_id
     )
-    dtype = language_model.lm_head.weight.dtype
+    dtype = language_model.dtype
     config.dtype = dtype
     with torch.device("meta"):
         model = LlavaForConditionalGeneration(config)

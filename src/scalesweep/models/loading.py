@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -72,6 +72,14 @@ class OnDevice:
 ON_CPU = OnDevice(torch.device("cpu"))
 
 
+class Elsewhere(nn.Module):
+    """Stands where another rank holds a part of the model: its weights are known and never read."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.shapes = {name: weight.shape for name, weight in part.named_parameters()}
+
+
 def owned(mapped: Tensor, *, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A copy in memory of our own, made without another in between."""
     return torch.empty(mapped.shape, dtype=dtype, device=device).copy_(mapped)
@@ -130,23 +138,27 @@ def _rebuilt(module: Any) -> nn.Module:
 def _fill(model: Any, folder: Path, *, dtype: torch.dtype, placement: Placement) -> None:
     """Put every weight; tied ones once."""
     empty = dict(model.named_parameters(remove_duplicate=False))
+    elsewhere = _elsewhere(model)
     same: dict[int, list[str]] = {}
     for name, parameter in empty.items():
         same.setdefault(id(parameter), []).append(name)
-    target = Targets(model, empty)
+    target = Targets(model, {**elsewhere, **empty})
     put: dict[str, Tensor | None] = {}
     strange: list[str] = []
     for shard in shards(folder):
         for source in shard.names():
             name = target(source)
-            if name not in empty:
+            if name not in empty and name not in elsewhere:
                 strange += [] if any(part in source for part in NOT_OURS) else [source]
                 continue
-            if shard.shape(source) != empty[name].shape:
+            shape = empty[name].shape if name in empty else elsewhere[name]
+            if shard.shape(source) != shape:
                 raise StageError(
                     f"{folder}: {source} has the shape {list(shard.shape(source))}, not "
-                    f"{list(empty[name].shape)} as in {type(model).__name__}"
+                    f"{list(shape)} as in {type(model).__name__}"
                 )
+            if name not in empty:
+                continue
             read = partial(read_weight, shard, source, folder)
             names = same[id(empty[name])]
             if name in put:
@@ -168,6 +180,16 @@ def _fill(model: Any, folder: Path, *, dtype: torch.dtype, placement: Placement)
             f"{folder}: holds {len(strange)} weights for which {type(model).__name__} of this "
             f"shape has no place, {strange[0]} the first: another architecture"
         )
+
+
+def _elsewhere(model: nn.Module) -> dict[str, torch.Size]:
+    """Shapes of the weights that other ranks hold, by their names in the whole model."""
+    return {
+        f"{name}.{weight}": shape
+        for name, module in model.named_modules()
+        if isinstance(module, Elsewhere)
+        for weight, shape in module.shapes.items()
+    }
 
 
 def _share(model: Any, name: str, alias: str) -> None:
@@ -254,13 +276,21 @@ FORMS: tuple[tuple[str, Callable[[Path], Shard]], ...] = (
 )
 
 
-def shards(folder: Path) -> Iterator[Shard]:
+ADAPTER_FORMS: tuple[tuple[str, Callable[[Path], Shard]], ...] = (
+    ("adapter_model.safetensors", SafetensorsShard),
+    ("adapter_model.bin", PickledShard),
+)
+
+
+def shards(
+    folder: Path, forms: Sequence[tuple[str, Callable[[Path], Shard]]] = FORMS
+) -> Iterator[Shard]:
     """The files of weights of a folder, one open at a time.
 
     Raises:
         StageError: there are none, one that the index names is missing, or one cannot be read.
     """
-    for name, kind in FORMS:
+    for name, kind in forms:
         if (folder / name).is_file():
             files = [folder / name]
         elif (folder / f"{name}.index.json").is_file():
@@ -272,9 +302,10 @@ def shards(folder: Path) -> Iterator[Shard]:
                 shard = kind(file)
             yield shard
         return
+    wanted = " or ".join(name for name, _ in forms)
     raise StageError(
-        f"{folder}: the weights cannot be read: there is no model.safetensors or pytorch_model.bin "
-        "and no index of shards; fetch the folder again"
+        f"{folder}: the weights cannot be read: there is no {wanted} and no index of shards; "
+        "fetch the folder again"
     )
 
 

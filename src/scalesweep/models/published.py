@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,19 @@ from transformers import AutoTokenizer, LlavaForConditionalGeneration
 from scalesweep.data.tokenize import image_token_id
 from scalesweep.errors import StageError
 from scalesweep.models.adapters import quiet_peft
+from scalesweep.models.answering_memory import divided
 from scalesweep.models.build import (
     DTYPES,
     assemble_llava,
     check_linear_projector,
+    clip_config,
     load_language_model,
     load_vision_tower,
 )
 from scalesweep.models.loading import OnDevice, load_weights
 from scalesweep.models.quantization import FourBit, quantize_language_model
+from scalesweep.models.replica import Replica
+from scalesweep.models.split import Split, no_tower, with_part_of_adapters, without_projector
 from scalesweep.specs import GenerateSpec, Method
 
 
@@ -33,52 +38,72 @@ def load_checkpoint(
     language_model: Path,
     vision_tower: Path | None,
     tokenizer: Path,
+    replica: Replica | None = None,
 ) -> tuple[Any, Any]:
     """(model in evaluation mode, tokenizer) of a tuned checkpoint or of a base.
 
     checkpoint: output of a tune stage; None for a base, which answers without pictures.
+    replica: the ranks that hold the model together; None: this one, on its first device.
     QLoRA answers on the 4-bit base that it was trained on.
 
     Raises:
         StageError: a folder holds another architecture than the spec says.
     """
     dtype = DTYPES[spec.precision]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    whole = OnDevice(device)
+    replica = replica or Replica(device=_first_device())
+    parts = divided(
+        spec.model,
+        spec.tower,
+        method=spec.method,
+        precision=spec.precision,
+        parts=replica.size,
+    ).layers
+    four_bit = spec.method is Method.qlora
+    whole = OnDevice(replica.device)
+    placement = Split(FourBit(replica.device, dtype) if four_bit else whole, replica, parts)
     loaded_tokenizer = AutoTokenizer.from_pretrained(tokenizer)
     if checkpoint is None:
-        model: Any = load_language_model(spec.model, language_model, dtype=dtype, placement=whole)
+        model: Any = load_language_model(
+            spec.model, language_model, dtype=dtype, placement=placement
+        )
     elif spec.method is Method.full:
         model = load_weights(
-            LlavaForConditionalGeneration, checkpoint, dtype=dtype, placement=whole
+            LlavaForConditionalGeneration, checkpoint, dtype=dtype, placement=placement
         )
-        check_linear_projector(model)
+        if replica.is_first:
+            check_linear_projector(model)
     else:
         assert spec.tower is not None
         assert vision_tower is not None
+        llama = load_language_model(spec.model, language_model, dtype=dtype, placement=placement)
         base = assemble_llava(
-            load_language_model(
-                spec.model,
-                language_model,
-                dtype=dtype,
-                placement=FourBit(device, dtype) if spec.method is Method.qlora else whole,
-            ),
-            load_vision_tower(spec.tower, vision_tower, dtype=dtype, placement=whole),
+            llama,
+            load_vision_tower(spec.tower, vision_tower, dtype=dtype, placement=whole)
+            if replica.is_first
+            else no_tower(clip_config(spec.tower), llama.config),
             spec.tower,
             image_token_id=image_token_id(loaded_tokenizer),
             seed=0,
         )
-        if spec.method is Method.qlora:
+        if not replica.is_first:
+            without_projector(base)
+        if four_bit:
             quantize_language_model(base, compute_dtype=dtype)
-        model = _with_adapters(base, checkpoint)
-    return model.to(device).eval(), loaded_tokenizer
+        model = _with_adapters(base, checkpoint, replica, parts)
+    return model.to(replica.device).eval(), loaded_tokenizer
 
 
-def _with_adapters(base: Any, folder: Path) -> PeftModel:
+def _first_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _with_adapters(base: Any, folder: Path, replica: Replica, layers: Sequence[range]) -> PeftModel:
     try:
         with quiet_peft():
             # peft would go on with the adapters it drew at random.
             warnings.filterwarnings("error", message="Found missing adapter keys")
+            if replica.size > 1:
+                return with_part_of_adapters(base, folder, replica, layers)
             return PeftModel.from_pretrained(base, folder)
     except (
         OSError,

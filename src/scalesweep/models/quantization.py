@@ -57,7 +57,7 @@ def nf4_weight(weight: Tensor) -> nn.Parameter:
 
 @dataclass(frozen=True)
 class FourBit:
-    """Placement of a language model: linear layers are quantised as their weights are read.
+    """Placement of a LLaMA, or of a LLaVA's: linear layers are quantised as weights are read.
 
     One 16-bit weight is there at a time, never the whole model.
     """
@@ -66,7 +66,8 @@ class FourBit:
     compute_dtype: torch.dtype
 
     def prepare(self, model: Any) -> None:
-        _replace_linear(model.model, lambda linear: _nf4_like(linear, self.compute_dtype))
+        decoder = getattr(model.model, "language_model", model.model)
+        _replace_linear(decoder, lambda linear: _nf4_like(linear, self.compute_dtype))
 
     def put(
         self, module: nn.Module, name: str, read: Callable[[], Tensor], dtype: torch.dtype

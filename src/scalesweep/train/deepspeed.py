@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from scalesweep.errors import StoreError
 from scalesweep.models.loading import OnDevice, Placement
+from scalesweep.rendezvous import rendezvous
 from scalesweep.specs import Precision
 from scalesweep.stages import RENDEZVOUS_VARIABLE
 from scalesweep.train.pieces import MOMENTS, Piece, SavedPieces
-from scalesweep.train.rendezvous import rendezvous
 
 deepspeed_logger.setLevel(logging.ERROR)
 

@@ -24,8 +24,17 @@ ADDRESS_VARIABLE = "SCALESWEEP_MASTER_ADDR"
 """Address of rank zero's node, where its host name does not resolve on the others."""
 
 
-def rendezvous(file: Path, *, rank: int, world_size: int, timeout_s: float = TIMEOUT_S) -> TCPStore:
+def rendezvous(
+    file: Path,
+    *,
+    rank: int,
+    world_size: int,
+    timeout_s: float = TIMEOUT_S,
+    address: str | None = None,
+) -> TCPStore:
     """The store by which the ranks of an attempt meet.
+
+    address: of rank zero's node, where it is known.
 
     Raises:
         TimeoutError: rank zero did not write the file in time.
@@ -33,7 +42,7 @@ def rendezvous(file: Path, *, rank: int, world_size: int, timeout_s: float = TIM
     timeout = timedelta(seconds=timeout_s)
     if rank == 0:
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        address = os.environ.get(ADDRESS_VARIABLE) or socket.gethostname()
+        address = address or os.environ.get(ADDRESS_VARIABLE) or socket.gethostname()
         listening.bind(("127.0.0.1" if world_size == 1 or address == "127.0.0.1" else "", 0))
         listening.listen(max(128, world_size))
         host, port = "127.0.0.1" if world_size == 1 else address, listening.getsockname()[1]

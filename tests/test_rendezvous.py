@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scalesweep.train.rendezvous import ADDRESS_VARIABLE, rendezvous
+from scalesweep.rendezvous import ADDRESS_VARIABLE, rendezvous
 
 
 @pytest.fixture(autouse=True)
