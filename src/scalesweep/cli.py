@@ -53,6 +53,7 @@ Verbs
   logs       last lines of a cell's logs   CELL [STUDY] [--stage KIND] [--follow]
   judge      do the judge stages that wait for this machine              [STUDY]
   report     cost beside score      [STUDY] [--format terminal|md|csv|json|html]
+             [--paper table1|table2|table3a|table3b|table5: beside the paper's]
   export     a cell's model for plain transformers or peft    CELL DIR [STUDY]
              [--merge] [--no-base] [--dtype bfloat16|float16|float32]
   cancel     stop the commands and jobs that work on a study             [STUDY]

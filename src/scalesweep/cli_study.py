@@ -65,7 +65,7 @@ def _status(words: Sequence[str]) -> int:
 
 def _report(words: Sequence[str]) -> int:
     study, given = _study_arguments(
-        "report", words, options=("--format", "--output", "--seed-record")
+        "report", words, options=("--format", "--output", "--seed-record", "--paper")
     )
     from scalesweep import study_verbs
 
@@ -75,6 +75,7 @@ def _report(words: Sequence[str]) -> int:
         format_=given.get("--format", "terminal"),
         output=given.get("--output"),
         seed_record=given.get("--seed-record"),
+        paper=given.get("--paper"),
     )
 
 

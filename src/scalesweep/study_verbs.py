@@ -31,6 +31,7 @@ def report(
     format_: str,
     output: str | None,
     seed_record: str | None,
+    paper: str | None,
 ) -> int:
     """Print or write a study's report.
 
@@ -53,6 +54,7 @@ def report(
         output=None if output is None else Path(output),
         width=terminal_width(),
         color=sys.stdout.isatty() and output is None,
+        paper=paper,
     )
     print(text, end="" if text.endswith("\n") else "\n")
     return 0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from scalesweep.errors import StoreError
@@ -15,6 +13,7 @@ from scalesweep.records import StageKind, StageRef
 from scalesweep.report.checks import report_warnings
 from scalesweep.report.costs import CellCosts, StageCost, cell_costs
 from scalesweep.report.labels import seed_of, setting_labels, value_at
+from scalesweep.report.scores import AnsweringTime, BenchmarkResult, answering_times, read_scores
 from scalesweep.report.slurm_accounting import StudyAccount, study_account
 from scalesweep.report.stage_accounts import StageAccounts
 from scalesweep.report.stage_results import (
@@ -27,29 +26,6 @@ from scalesweep.report.stage_results import (
 )
 from scalesweep.rundir import Store, read_json
 from scalesweep.tracking import metric_names
-
-
-@dataclass(frozen=True, kw_only=True)
-class CategoryResult:
-    score: float
-    standard_error: float
-    num_questions: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkResult:
-    """Score of one checkpoint on one benchmark."""
-
-    score: float
-    """Fraction right, 0 to 1."""
-    standard_error: float
-    """Of the questions: a different draw of as many would move the score so."""
-    num_questions: int
-    num_missing: int
-    """Questions without a verdict: a failed answer is missing, never wrong."""
-    categories: Mapping[str, CategoryResult]
-    items: Mapping[str, float]
-    """question_id -> 1 right, 0 wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +57,8 @@ class CellResult:
     """Of all attempts of the tune stage."""
     queued_s: int | None = None
     """Seconds all its stages waited in Slurm's queue; None where its account does not say."""
+    answering: Mapping[str, AnsweringTime] = field(default_factory=dict)
+    """Benchmark -> how fast the tuned checkpoint answered it; empty until it has."""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -153,7 +131,7 @@ def collect(store: Store, plan: Plan) -> StudyResults:
     costs = cell_costs(plan.cells, {ref: stage.cost for ref, stage in stages.items()})
     damaged: list[str] = []
     judged = {
-        ref: _judged(stage, damaged)
+        ref: read_scores(stage, damaged)
         for ref, stage in stages.items()
         if stage.kind is StageKind.judge
     }
@@ -230,6 +208,9 @@ def _cell_result(
         samples_per_step=samples,
         wall_s=wall_s,
         queued_s=_queued_s(stages[ref] for ref in set(cell.stages.values())),
+        answering=answering_times(stages[cell.stages["generate"]])
+        if "generate" in cell.stages
+        else {},
     )
 
 
@@ -259,46 +240,6 @@ def _log_of(stage: StageResult) -> str:
     if stage.state not in (StageState.failed, StageState.killed) or not stage.attempts:
         return ""
     return f"; log: stages/{stage.ref}/attempts/{stage.attempts[-1].number:04d}/log"
-
-
-def _judged(stage: StageResult, damaged: list[str]) -> dict[str, BenchmarkResult]:
-    """Scores of a judge stage; one that cannot be read is named in damaged, the rest goes on."""
-    if stage.output is None:
-        return {}
-    try:
-        scores = read_json(stage.output / "scores.json")["benchmarks"]
-        return {
-            name: BenchmarkResult(
-                score=float(entry["score"]),
-                standard_error=float(entry["standard_error"]),
-                num_questions=int(entry["num_questions"]),
-                num_missing=int(entry.get("num_missing", 0)),
-                categories={
-                    category: CategoryResult(
-                        score=float(part["score"]),
-                        standard_error=float(part["standard_error"]),
-                        num_questions=int(part["num_questions"]),
-                    )
-                    for category, part in entry.get("categories", {}).items()
-                },
-                items=dict(_items(stage.output / "items" / f"{name}.jsonl")),
-            )
-            for name, entry in scores.items()
-        }
-    except (OSError, StoreError, KeyError, TypeError, ValueError) as error:
-        damaged.append(
-            f"{stage.label}: its scores cannot be read ({type(error).__name__}: {error}); "
-            f"delete {stage.ref} from the store and run the line again"
-        )
-        return {}
-
-
-def _items(path: Path) -> Iterator[tuple[str, float]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        value = row.get("value", row.get("correct"))  # "correct" in stores of the first versions
-        if value is not None:
-            yield str(row["question_id"]), float(value)
 
 
 def _benchmarks(plan: Plan, cells: tuple[CellResult, ...]) -> tuple[str, str | None]:

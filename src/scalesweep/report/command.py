@@ -31,6 +31,7 @@ def report(
     width: int = 80,
     color: bool = False,
     record: Path = SHIPPED,
+    paper: str | None = None,
 ) -> str:
     """The report of a study as text; where a file was written, its path.
 
@@ -39,16 +40,23 @@ def report(
         <store>/studies/<name>/report.html.
     width, color: of the terminal.
     record: file of the spread between seeds.
+    paper: one of the paper's tables instead of the whole report.
 
     Raises:
-        ConfigError: no such format, no such study, no study at all, or output cannot be written.
+        ConfigError: no such format, table or study, no study at all, or output cannot be written.
         StoreError: the study's plan cannot be read.
     """
     check_format(format)
     made = study_report(store, study, record=record)
-    if output is None and format == Format.html:
+    if paper is not None:
+        from scalesweep.report.paper.build import paper_table
+        from scalesweep.report.paper.render import render
+
+        text = render(paper_table(paper, made), format, width=width, color=color)
+    elif output is None and format == Format.html:
         return str(write_page(store, made))
-    text = _render(made, Format(format), width=width, color=color)
+    else:
+        text = _render(made, Format(format), width=width, color=color)
     if output is None:
         return text
     try:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from scalesweep.records import SCHEMA
 from scalesweep.report import formatting as fmt
 from scalesweep.report import summary
-from scalesweep.report.collect import BenchmarkResult, CellResult
+from scalesweep.report.collect import CellResult
 from scalesweep.report.costs import Cost, StageCost
+from scalesweep.report.scores import BenchmarkResult, CategoryResult
 from scalesweep.report.settings import Setting
 from scalesweep.report.slurm_accounting import NamedCharge, StageAccount, StudyAccount
 from scalesweep.report.stage_results import Attempt, StageResult
@@ -141,16 +143,30 @@ def _benchmark(result: BenchmarkResult) -> dict[str, Any]:
     return {
         "score": result.score,
         "standard_error": result.standard_error,
+        "official": result.official,
         "num_questions": result.num_questions,
         "num_missing": result.num_missing,
-        "categories": {
-            name: {
-                "score": part.score,
-                "standard_error": part.standard_error,
-                "num_questions": part.num_questions,
-            }
-            for name, part in result.categories.items()
-        },
+        "num_unparsable": result.num_unparsable,
+        "rule": result.rule,
+        "options": dict(result.options),
+        "judge_model": result.judge_model,
+        "runs": list(result.runs),
+        "run_spread": result.run_spread,
+        "also": dict(result.also),
+        "categories": _parts(result.categories),
+        "other_parts": {name: _parts(parts) for name, parts in result.other_parts.items()},
+    }
+
+
+def _parts(parts: Mapping[str, CategoryResult]) -> dict[str, Any]:
+    return {
+        name: {
+            "score": part.score,
+            "standard_error": part.standard_error,
+            "official": part.official,
+            "num_questions": part.num_questions,
+        }
+        for name, part in parts.items()
     }
 
 

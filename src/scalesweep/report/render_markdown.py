@@ -21,9 +21,7 @@ def render_markdown(report: StudyReport) -> str:
         summary.findings_summary(report),
     ]
     parts += [text for text in paragraphs if text]
-    for table in all_tables(report):
-        parts += [f"## {_escaped(table.title)}", markdown_table(table)]
-        parts += [_escaped(note) for note in table.notes]
+    parts += [markdown_section(table).rstrip("\n") for table in all_tables(report)]
     notes = [fmt.sentence(fmt.public(n)) for n in (*results.plan.notes, *results.warnings)]
     if notes:
         parts += ["## Notes", "\n".join(f"- {_escaped(note)}" for note in notes)]
@@ -32,6 +30,12 @@ def render_markdown(report: StudyReport) -> str:
         made.append(f"Made by `{fmt.public(results.plan.command)}`.")
     parts += ["## Provenance", " ".join(made)]
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_section(table: Table) -> str:
+    """A table with its title and notes."""
+    parts = [f"## {_escaped(table.title)}", markdown_table(table)]
+    return "\n\n".join([*parts, *(_escaped(note) for note in table.notes)]) + "\n"
 
 
 def markdown_table(table: Table) -> str:

@@ -36,19 +36,7 @@ _TONE_STYLES = {"best": "bold", "faint": "dim", "contrary": "magenta"}
 
 def render_terminal(report: StudyReport, *, width: int = 80, color: bool = False) -> str:
     """The report as text; color adds terminal colours."""
-    from rich.console import Console
-
-    console = Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        no_color=not color,
-        highlight=False,
-        emoji=False,
-        markup=False,
-        legacy_windows=False,
-    )
+    console = _console(width, color)
     _print_head(console, report)
     for table in (
         cost_table(report),
@@ -61,6 +49,33 @@ def render_terminal(report: StudyReport, *, width: int = 80, color: bool = False
     _print_findings(console, report)
     _print_table(console, kinds_table(report, is_narrow=width < WIDE))
     _print_notes(console, [*map(fmt.public, report.results.plan.notes), *_warnings(report)])
+    return _text(console)
+
+
+def table_text(table: Table, *, width: int = 80, color: bool = False) -> str:
+    """One table with its notes as text."""
+    console = _console(width, color)
+    _print_table(console, table)
+    return _text(console).lstrip("\n")
+
+
+def _console(width: int, color: bool) -> Console:
+    from rich.console import Console
+
+    return Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        no_color=not color,
+        highlight=False,
+        emoji=False,
+        markup=False,
+        legacy_windows=False,
+    )
+
+
+def _text(console: Console) -> str:
     output = console.file
     assert isinstance(output, io.StringIO)
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"

@@ -52,15 +52,16 @@ class Setting:
         return statistics.fmean(scores) if scores else None
 
     def standard_error(self, benchmark: str, spread: Spread | None) -> float | None:
-        """Of the mean score: questions and, where their spread is known, seeds.
+        """Of the mean score: questions and, where their spread is known, seeds; None unknown.
 
         The error of the questions is that of one run: all seeds answer the same ones.
         """
-        scored = self.scored(benchmark)
-        if not scored:
+        found = [cell.scores[benchmark].standard_error for cell in self.scored(benchmark)]
+        errors = [error for error in found if error is not None]
+        if not found or len(errors) < len(found):
             return None
-        questions = statistics.fmean(c.scores[benchmark].standard_error ** 2 for c in scored)
-        seeds = spread.standard_deviation**2 / len(scored) if spread is not None else 0.0
+        questions = statistics.fmean(error**2 for error in errors)
+        seeds = spread.standard_deviation**2 / len(found) if spread is not None else 0.0
         return math.sqrt(questions + seeds)
 
     def term(self, benchmark: str, *, weight: float, before: bool = False) -> Term | None:

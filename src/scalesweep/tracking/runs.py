@@ -22,11 +22,12 @@ from typing import Any
 from scalesweep.plan.graph import Cell
 from scalesweep.records import canonical_json
 from scalesweep.report import summary as summary_texts
-from scalesweep.report.collect import BenchmarkResult, CategoryResult, CellResult
+from scalesweep.report.collect import CellResult
 from scalesweep.report.costs import Cost
 from scalesweep.report.formatting import public
 from scalesweep.report.html import render_html
 from scalesweep.report.render_csv import render_csv
+from scalesweep.report.scores import BenchmarkResult, CategoryResult
 from scalesweep.report.stage_results import StageState, metric_rows
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.table import Table
@@ -196,12 +197,18 @@ def _scores(cell: CellResult) -> dict[str, Any]:
             scores |= _score(f"{benchmark}/{category}", part)
     for benchmark, result in cell.before.items():
         scores[f"score_before/{benchmark}"] = result.score
-        scores[f"standard_error_before/{benchmark}"] = result.standard_error
+        if result.standard_error is not None:
+            scores[f"standard_error_before/{benchmark}"] = result.standard_error
     return scores
 
 
 def _score(name: str, result: BenchmarkResult | CategoryResult) -> dict[str, float]:
-    return {f"score/{name}": result.score, f"standard_error/{name}": result.standard_error}
+    said = {
+        f"score/{name}": result.score,
+        f"standard_error/{name}": result.standard_error,
+        f"official/{name}": result.official,
+    }
+    return {key: value for key, value in said.items() if value is not None}
 
 
 def _study_run(report: StudyReport) -> RunDescription:

@@ -1,0 +1,1 @@
+"""The paper's tables of scores, with a study's numbers beside the published ones."""

@@ -1,0 +1,228 @@
+"""The paper's tables, with a study's scores beside the published numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scalesweep.errors import ConfigError
+from scalesweep.plan.build import CellRequest, build_plan
+from scalesweep.plan.graph import Plan
+from scalesweep.records import Done, Outcome, StageRef, Usage
+from scalesweep.report.command import report
+from scalesweep.report.paper.published import TABLES
+from scalesweep.rundir import Store, output_files, write_json
+from tests.config.composing import cell
+
+Scores = Mapping[str, Mapping[str, Any]]
+
+
+def part(official: float, error: float | None = 0.01, **more: Any) -> dict[str, Any]:
+    return {
+        "score": official / 100,
+        "official": official,
+        "standard_error": error,
+        "num_questions": 60,
+        "num_missing": 0,
+        "num_unparsable": 0,
+        **more,
+    }
+
+
+def llava_bench(overall: float, complex_: float, conv: float, detail: float) -> dict[str, Any]:
+    return part(
+        overall,
+        0.021,
+        rule="the official rule",
+        judge_model="gpt-4-0314",
+        runs=[overall - 1, overall + 1],
+        run_spread=1.0,
+        categories={
+            "llava_bench_complex": part(complex_),
+            "llava_bench_conv": part(conv),
+            "llava_bench_detail": part(detail),
+        },
+    )
+
+
+class Judged:
+    """A store with a study of which some cells are judged, and nothing else ran."""
+
+    def __init__(self, root: Path, cells: Mapping[str, tuple[str, ...]]) -> None:
+        self.store = Store(root)
+        requests = [
+            CellRequest(point={"name": name}, config=cell(*words)) for name, words in cells.items()
+        ]
+        self.plan: Plan = build_plan(requests, study="tables")
+        self.stages = dict(zip(cells, (c.stages for c in self.plan.cells), strict=True))
+        self.store.study("tables").mkdir(parents=True)
+        write_json(self.store.study("tables") / "plan.json", self.plan.to_json())
+
+    def score(self, name: str, scores: Scores, *, role: str = "judge") -> None:
+        attempt = self._publish(
+            self.stages[name][role], {"scores.json": json.dumps({"benchmarks": scores})}
+        )
+        for benchmark in scores:
+            (attempt / "output" / "items").mkdir(exist_ok=True)
+            (attempt / "output" / "items" / f"{benchmark}.jsonl").write_text("")
+
+    def time(self, name: str, benchmark: str, **numbers: float) -> None:
+        attempt = self._publish(self.stages[name]["generate"], {"answers": ""})
+        write_json(attempt / "generation.json", {"benchmarks": {benchmark: numbers}})
+
+    def _publish(self, ref: StageRef, files: Mapping[str, str]) -> Path:
+        stage = self.store.stage(ref)
+        attempt = stage.attempt(1)
+        attempt.output.mkdir(parents=True)
+        for file, text in files.items():
+            (attempt.output / file).write_text(text)
+        write_json(attempt.usage_file, Usage(outcome=Outcome.done).to_json())
+        write_json(stage.stage_file, self.plan.stage(ref).spec.to_json())
+        done = Done(attempt=1, files=output_files(attempt.output), inputs={})
+        write_json(stage.done_file, done.to_json())
+        return attempt.path
+
+    def table(self, name: str) -> dict[str, Any]:
+        text = report(self.store, "tables", paper=name, format="json")
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def lines(self, name: str) -> dict[tuple[str, str], list[float | None]]:
+        return {(x["model"], x["source"]): x["values"] for x in self.table(name)["lines"]}
+
+
+MIX = ("model=33b", "data_mix=llava80k_sharegpt", "evaluation=paper")
+
+
+@pytest.fixture
+def beams(tmp_path: Path) -> Judged:
+    study = Judged(tmp_path, {"one": MIX, "five": (*MIX, "evaluation.num_beams=5")})
+    study.score("one", {"llava_bench": llava_bench(73.0, 82.0, 70.0, 61.0)})
+    study.time("one", "llava_bench", latency_s=3.25, tokens_per_second=81.5, seconds_per_answer=1)
+    return study
+
+
+def test_a_cell_stands_under_the_published_row_that_it_reproduces(beams: Judged) -> None:
+    lines = beams.lines("table1")
+
+    assert lines["LLaVA-33B beam 1", "paper"] == [82.9, 70.2, 62.6, 73.9]
+    assert lines["LLaVA-33B beam 1", "here"] == [82.0, 70.0, 61.0, 73.0]
+    assert ("LLaVA-33B beam 5", "here") not in lines  # not judged yet
+    assert ("LLaVA-65B beam 1", "here") not in lines
+
+
+def test_table_1_shows_how_fast_answers_came(beams: Judged) -> None:
+    (line,) = [x for x in beams.table("table1")["lines"] if x["source"] == "here"]
+
+    assert (line["latency_s"], line["tokens_per_second"]) == (3.25, 81.5)
+
+
+def test_the_judge_its_runs_and_the_rule_are_said(beams: Judged) -> None:
+    notes = " ".join(beams.table("table1")["notes"])
+
+    assert "llava_bench: the official rule." in notes
+    assert "judged by gpt-4-0314, 2 judge run(s)" in notes
+    assert "judge runs 72.0, 74.0 (spread 1.0)" in notes
+
+
+def test_missing_and_unparsable_verdicts_are_counted_below(tmp_path: Path) -> None:
+    study = Judged(tmp_path, {"one": MIX})
+    scored = {**llava_bench(73.0, 82.0, 70.0, 61.0), "num_missing": 2, "num_unparsable": 1}
+    study.score("one", {"llava_bench": scored})
+
+    assert any(
+        "2 missing, 1 unparsable of 60 questions" in note for note in study.table("table1")["notes"]
+    )
+
+
+def test_a_cell_that_is_no_row_of_the_paper_stands_below_by_its_own_name(tmp_path: Path) -> None:
+    study = Judged(tmp_path, {"small": ("model=7b", "tuning=lora", "evaluation=paper")})
+    study.score("small", {"llava_bench": llava_bench(60.0, 61.0, 62.0, 63.0)})
+
+    table = study.table("table1")
+
+    assert table["lines"][-1]["source"] == "here"
+    assert table["lines"][-1]["values"] == [61.0, 62.0, 63.0, 60.0]
+    assert "7b" in table["lines"][-1]["model"]
+
+
+def test_the_language_model_before_tuning_stands_in_its_own_row(tmp_path: Path) -> None:
+    study = Judged(tmp_path, {"mix": MIX})
+    study.score("mix", {"vicuna80": part(80.0), "mmlu": part(58.0)})
+    study.score("mix", {"vicuna80": part(85.0), "mmlu": part(59.5)}, role="judge_base")
+
+    lines = study.lines("table5")
+
+    assert lines["Vicuna-33B", "paper"] == [None, None, 85.6, 59.0]
+    assert lines["Vicuna-33B", "here"] == [None, None, 85.0, 59.5]
+    assert lines["LLaVA-33B (mix)", "here"] == [None, None, 80.0, 58.0]
+    assert ("LLaVA-33B", "here") not in lines
+
+
+def test_table_3a_is_a_grid_of_sizes_and_pictures(tmp_path: Path) -> None:
+    grid = ("evaluation=llava_bench", "data_mix=llava80k")
+    study = Judged(
+        tmp_path,
+        {
+            "7": ("model=7b", "resolution=224px", *grid),
+            "13": ("model=13b", "resolution=224px", *grid),
+        },
+    )
+    study.score("7", {"llava_bench": llava_bench(60.0, 61.0, 62.0, 63.0)})
+    study.score("13", {"llava_bench": llava_bench(66.0, 61.0, 62.0, 63.0)})
+
+    lines = study.lines("table3a")
+
+    assert lines["224px", "paper"] == [63.6, 67.1, 69.3, 70.3]
+    assert lines["224px", "here"] == [60.0, 66.0, None, None]
+    assert lines["336px (mix)", "paper"] == [None, None, 73.9, 74.2]
+    assert ("336px", "here") not in lines
+
+
+def test_a_study_without_the_benchmark_is_told_what_it_has(tmp_path: Path) -> None:
+    study = Judged(tmp_path, {"one": ("model=7b", "evaluation=mmlu")})
+    study.score("one", {"mmlu": part(40.0)})
+
+    with pytest.raises(
+        ConfigError, match=r"table2: shows mm_vet, but study tables has scores of mmlu"
+    ):
+        study.table("table2")
+    with pytest.raises(ConfigError, match="--paper=table4: choose one of table1, table2, table3a"):
+        study.table("table4")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_row_has_one_number_per_column(name: str) -> None:
+    published = TABLES[name]
+
+    assert all(len(row.values) == len(published.measures) for row in published.rows)
+    labels = [row.label for row in published.rows]
+    assert len(set(labels)) == len(labels)
+
+
+def test_the_table_fits_eighty_columns_and_an_editor(beams: Judged) -> None:
+    text = report(beams.store, "tables", paper="table1", width=80)
+
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r"^LLaVA-33B beam 1 +82.9 +70.2 +62.6 +73.9\n  here +82.0 +70.0", text, re.M)
+    assert re.search(r"^  here +82.0 +70.0 +61.0 +73.0±2.1 +3.25 +81.5$", text, re.M)
+
+
+def test_markdown_and_csv_hold_the_same_numbers(beams: Judged) -> None:
+    md = report(beams.store, "tables", paper="table1", format="md")
+    rows = list(
+        csv.DictReader(io.StringIO(report(beams.store, "tables", paper="table1", format="csv")))
+    )
+
+    assert "| LLaVA-33B beam 1 | 82.9 | 70.2 | 62.6 | 73.9 |" in md
+    (here,) = [row for row in rows if row["source"] == "here"]
+    assert (here["Overall"], here["Overall ±"], here["latency_s"]) == ("73.0", "2.1", "3.25")
+    with pytest.raises(ConfigError, match="--format=html: a paper's table comes as terminal"):
+        report(beams.store, "tables", paper="table1", format="html")
