@@ -9,6 +9,7 @@ import pytest
 
 from scalesweep.config.cluster import ClusterConfig, StageJobConfig
 from scalesweep.config.judge import JudgeConfig
+from scalesweep.errors import PlanError
 from scalesweep.plan.resources import held_devices, is_slurm, node_devices, stage_execution
 from scalesweep.records import Execution, StageKind
 from tests.config.composing import cell
@@ -103,3 +104,59 @@ def test_a_cluster_is_one_that_says_so() -> None:
     assert is_slurm(SLURM)
     assert not is_slurm(ClusterConfig(kind="local"))
     assert node_devices(SLURM) == 8
+
+
+def answering(*words: str, **settings: Any) -> Execution:
+    config = cell(*words)
+    cluster = dataclasses.replace(config.cluster, **settings)
+    config = dataclasses.replace(config, cluster=cluster)
+    method = config.tuning.method
+    return stage_execution(config, kind=StageKind.generate, method=method, paths={})
+
+
+def replicas(execution: Execution) -> tuple[int, int]:
+    """Copies of the model, devices of each."""
+    size = execution.devices_per_replica
+    return execution.world_size // size, size
+
+
+A100 = "cluster=azure_nd_a100_v4"
+
+
+def test_a_copy_of_the_model_is_split_over_as_few_devices_as_hold_it() -> None:
+    # Weights of 65 B in bf16 are 131 GB; keys and values of 4 rows of 2,048 tokens
+    # 2 x 8,192 x 2,048 x 4 x 2 bytes x 80 layers = 21 GB; a device has 85.
+    few = ("tuning=full", A100, "evaluation.batch_size=4")
+    assert replicas(answering("model=65b", *few)) == (4, 2)
+    assert replicas(answering("model=7b", *few)) == (8, 1)
+    # Of 16 rows they are 86 GB: 217 GB are over two devices; three hold them, so four are taken.
+    assert replicas(answering("model=65b", *few[:2], "evaluation.batch_size=16")) == (2, 4)
+    # In 4 bit the weights are 34 GB.
+    assert replicas(answering("model=65b", "tuning=qlora", *few[1:])) == (8, 1)
+
+
+def test_devices_of_a_node_are_shared_out_whole() -> None:
+    words = ("model=65b", "tuning=full", A100)
+
+    assert replicas(answering(*words, "evaluation.devices_per_replica=3")) == (2, 4)
+    assert replicas(answering(*words, "evaluation.devices_per_replica=8")) == (1, 8)
+    six = {"generate": StageJobConfig(devices=6)}
+    assert replicas(answering(*words, "evaluation.devices_per_replica=4", stages=six)) == (1, 6)
+
+
+def test_fewer_questions_at_once_where_their_keys_and_values_fit_nowhere() -> None:
+    # 5 beams of 16 questions are 80 rows, 430 GB; of 8 they are 215 GB.
+    execution = answering("model=65b", "tuning=full", A100, "evaluation.num_beams=5")
+
+    assert (execution.micro_batch_size, *replicas(execution)) == (8, 1, 8)
+
+
+def test_a_model_that_a_node_cannot_hold_is_refused_by_name() -> None:
+    one = {"generate": StageJobConfig(devices=1)}
+
+    with pytest.raises(PlanError, match=r"devices_per_replica=2: model=65b needs so many to"):
+        answering("model=65b", "tuning=full", A100, stages=one)
+
+
+def test_where_a_devices_memory_is_not_declared_one_holds_a_copy() -> None:
+    assert replicas(answering("model=65b", "tuning=full", A100, device_memory_gb=None)) == (8, 1)

@@ -175,14 +175,13 @@ def devices_needed(
     device_memory_bytes: float,
     num_beams: int = 1,
     adapter_rank: int = ADAPTER_RANK,
-) -> int:
+) -> int | None:
     """The fewest devices over which one copy of a model can be split and answer.
+
+    None: even one layer a device does not fit; a smaller batch might.
 
     batch_size: questions answered at once; each takes num_beams rows.
     context_tokens: the longest prompt, with its picture's, and answer.
-
-    Raises:
-        PlanError: even one layer a device does not fit; a smaller batch might.
     """
     for parts in range(1, model.num_layers + 1):
         need = device_bytes(
@@ -198,11 +197,7 @@ def devices_needed(
         )
         if need <= USABLE * device_memory_bytes:
             return parts
-    raise PlanError(
-        f"model={model.name}: answering {batch_size} questions of {context_tokens} tokens with "
-        f"{num_beams} beam(s) takes {need / 1e9:,.0f} GB a device however many there are, of "
-        f"{device_memory_bytes / 1e9:,.0f}; set a smaller evaluation.batch_size"
-    )
+    return None
 
 
 def _width(precision: Precision) -> int:

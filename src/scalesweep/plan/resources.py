@@ -8,7 +8,11 @@ from pathlib import Path
 
 from scalesweep.config.cluster import ClusterConfig
 from scalesweep.config.run import RunConfig
+from scalesweep.errors import PlanError
+from scalesweep.models.answering_memory import devices_needed
+from scalesweep.plan.identity import model_spec, tower_spec
 from scalesweep.records import Execution, StageKind
+from scalesweep.specs import Method, Precision
 
 MOST_LOCAL_WORKERS = 4
 """A worker holds about 1 GB; more than this only when cluster.devices_per_node says so."""
@@ -32,7 +36,7 @@ def stage_execution(
     cluster = config.cluster
     whole = node_devices(cluster)
     training = min(cluster.stage(str(kind)).devices or cluster.stage_devices or whole, whole)
-    nodes, devices, zero, recompute = 1, 1, 0, "none"
+    nodes, devices, zero, recompute, per_replica = 1, 1, 0, "none", 1
     micro: int | None = None
     tokens: int | None = None
     if kind is StageKind.tune:
@@ -53,7 +57,8 @@ def stage_execution(
         tokens = recipe.micro_batch_tokens
         recompute = "none" if method == "tower" else config.zero.gradient_checkpointing
     elif kind is StageKind.generate:
-        devices, micro = training, config.evaluation.batch_size  # ranks share the questions out
+        per_replica, micro = _replica(config, of_base=not method, devices=training)
+        devices = training // per_replica * per_replica  # replicas share the questions out
     return Execution(
         cluster=cluster.name,
         num_nodes=nodes,
@@ -73,9 +78,61 @@ def stage_execution(
         cpus_per_rank=cluster.stage(str(kind)).cpus or cluster.cpus_per_device or 1,
         held_devices=held_devices(cluster, kind, num_nodes=nodes),
         on_login=kind is StageKind.judge and config.judge.where == "login" and is_slurm(cluster),
+        devices_per_replica=per_replica,
         judge=config.judge.execution() if kind is StageKind.judge else {},
         paths=dict(paths),
     )
+
+
+def _replica(config: RunConfig, *, of_base: bool, devices: int) -> tuple[int, int]:
+    """(devices over which one copy of an answering model is split, questions at once).
+
+    As few devices as hold it, of a node that are shared out whole: where 3 of 8 hold a copy, two
+    copies take 4 each. Where keys and values of so many questions fit nowhere, they are halved: how
+    many are answered at once changes no answer.
+
+    Raises:
+        PlanError: a node's devices do not hold one copy, or there are fewer than asked for.
+    """
+    evaluation, memory = config.evaluation, config.cluster.device_memory_gb
+    batch_size = evaluation.batch_size
+    if evaluation.devices_per_replica is not None:
+        needed = evaluation.devices_per_replica
+    elif memory is None:
+        return 1, batch_size
+    else:
+        while True:
+            needed = _devices_needed(
+                config, of_base=of_base, batch_size=batch_size, memory_gb=memory, most=devices
+            )
+            if needed <= devices or batch_size == 1:
+                break
+            batch_size //= 2
+    if needed > devices:
+        raise PlanError(
+            f"evaluation.devices_per_replica={needed}: model={config.model.name} needs so many to "
+            f"answer, and a generate stage has {devices} on a node; set cluster.stages.generate."
+            "devices, or take a cluster of larger devices"
+        )
+    return devices // (devices // needed), batch_size
+
+
+def _devices_needed(
+    config: RunConfig, *, of_base: bool, batch_size: int, memory_gb: float, most: int
+) -> int:
+    """As many as hold one copy; more than `most` where none of the model's splits does."""
+    found = devices_needed(
+        model_spec(config.model),
+        None if of_base else tower_spec(config.resolution),
+        method=None if of_base else Method(config.tuning.method),
+        precision=Precision(config.precision),
+        batch_size=batch_size,
+        context_tokens=config.model.max_position_embeddings,
+        device_memory_bytes=memory_gb * 1e9,
+        num_beams=config.evaluation.num_beams,
+        adapter_rank=config.lora.rank or 0,
+    )
+    return most + 1 if found is None else found
 
 
 def is_slurm(cluster: ClusterConfig) -> bool:
