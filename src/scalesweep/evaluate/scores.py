@@ -27,7 +27,9 @@ class PartScore:
     """Of the questions, as a fraction."""
     num_questions: int
     num_missing: int = 0
+    """Answers or verdicts that are not there, of a judge in all of its runs together."""
     num_unparsable: int = 0
+    """Replies without a verdict in them, of a judge in all of its runs together."""
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -53,8 +55,8 @@ class BenchmarkScore:
     """Population standard deviation of runs, percent; None for fewer than two runs."""
     also: Mapping[str, float | None] = field(default_factory=dict)
     """Further official numbers by name ("mean x 10, reference"), percent."""
-    num_empty: int = 0
-    """Answers of no character."""
+    num_empty: int | None = 0
+    """Answers of no character; None where the answers are not at hand."""
     items: Mapping[str, float] = field(default_factory=dict)
     """question_id -> what it adds, a fraction; missing ones are left out. Their mean is score."""
     judge_model: str | None = None
