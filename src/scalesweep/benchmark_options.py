@@ -56,7 +56,10 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
         "unparsable": _UNPARSABLE,
         "parsing": Option(default="llava", choices=("llava", "lmms_eval")),
     },
-    "mm_vet": {"unparsable": _UNPARSABLE},
+    "mm_vet": {
+        "unparsable": _UNPARSABLE,
+        "subset": Option(default="all", choices=("all", "bard_set")),
+    },
     "mmbench": {
         "prompt": Option(default="llava", choices=("llava", "vlmevalkit")),
         "extraction": Option(default="current", choices=("current", "first_release")),
@@ -67,6 +70,7 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
         "reference": Option(default="answer_gpt35.jsonl"),
         "unparsable": _UNPARSABLE,
         "math": Option(default="first_line", choices=("first_line", "last_line")),
+        "solutions": Option(default="reference_answer_gpt-4.jsonl"),
     },
     "mmlu": {"shots": Option(default=5), "dev": Option(default="dev")},
 }

@@ -34,8 +34,13 @@ def benchmark(name: str, root: Path, file: str, options: Mapping[str, Any]) -> B
     """
     if name not in _CLASSES:
         raise StageError(f"{name}: no such benchmark; known are {', '.join(_CLASSES)}")
+    return benchmark_class(name)(root, file, option_values(name, options))
+
+
+def benchmark_class(name: str) -> type[Benchmark]:
+    """The class of a benchmark that is known."""
     module, _, class_name = _CLASSES[name].partition(":")
-    found: Benchmark = getattr(
+    found: type[Benchmark] = getattr(
         importlib.import_module(f"scalesweep.evaluate.benchmarks.{module}"), class_name
-    )(root, file, option_values(name, options))
+    )
     return found
