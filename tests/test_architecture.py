@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.evaluate.official import SAMPLES
+
 SRC = Path(__file__).parents[1] / "src" / "scalesweep"
 HEAVY = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes", "wandb", "numpy", "PIL")
 
@@ -43,6 +45,7 @@ LIGHT_COMMANDS = {
     "status": "status",
     "report": "report",
     "cancel": "cancel",
+    "score": f"score mm_vet {SAMPLES / 'mm_vet_grades.json'} --data {SAMPLES / 'mm_vet'}",
 }
 
 PROBE = """

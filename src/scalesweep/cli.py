@@ -22,6 +22,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from scalesweep import __version__
+from scalesweep.cli_evaluate import EVALUATE_VERBS
 from scalesweep.cli_study import STUDY_VERBS, default_store
 from scalesweep.errors import ConfigError, Interrupted, ScaleSweepError
 
@@ -57,6 +58,8 @@ Verbs
   export     a cell's model for plain transformers or peft    CELL DIR [STUDY]
              [--merge] [--no-base] [--dtype bfloat16|float16|float32]
   cancel     stop the commands and jobs that work on a study             [STUDY]
+  score      score saved reviews, grades, answers of anyone  BENCHMARK FILES...
+             [--data DIR] [--option NAME=VALUE] [--ignore IDS] [--json]
 
 Settings (conf/): {groups}
 Sweeps (sweeps/): {sweeps}
@@ -95,11 +98,11 @@ def _dispatch(argv: list[str]) -> int:
         print(f"scalesweep {__version__}")
         return DONE
     verb, rest = split_verb(argv)
-    if verb in STUDY_VERBS:
+    if verb in PLAIN_VERBS:
         if "-h" in rest or "--help" in rest:
             print(help_text(), end="")
             return DONE
-        return STUDY_VERBS[verb](rest)
+        return PLAIN_VERBS[verb](rest)
     if "-h" in rest or "--help" in rest:
         print(help_text(), end="")
         return DONE
@@ -113,11 +116,11 @@ def split_verb(argv: Sequence[str]) -> tuple[str, list[str]]:
         ConfigError: the first word is neither a verb nor an override nor a flag.
     """
     first = argv[0]
-    if first in (*COMPOSING_VERBS, *STUDY_VERBS):
+    if first in (*COMPOSING_VERBS, *PLAIN_VERBS):
         return first, list(argv[1:])
     if first.startswith(("-", "~")) or "=" in first:
         return "run", list(argv)
-    verbs = (*COMPOSING_VERBS, *STUDY_VERBS)
+    verbs = (*COMPOSING_VERBS, *PLAIN_VERBS)
     near = difflib.get_close_matches(first, verbs, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise ConfigError(f"{first}: no such verb; {hint}choose one of {', '.join(verbs)}")
@@ -331,3 +334,5 @@ def _never_called(config: object) -> None:
 
 
 COMPOSING_VERBS = ("run", "plan", "doctor")
+PLAIN_VERBS = STUDY_VERBS | EVALUATE_VERBS
+"""Verbs that compose no grid."""
