@@ -218,6 +218,15 @@ def test_results_are_written_as_the_official_script_writes_them(tmp_path: Path) 
     )
 
 
+def test_a_letter_without_a_log_probability_has_minus_100(tmp_path: Path) -> None:
+    answers = {"high_school_physics/0": chosen("D", D=-100.0, A=-100.0)}
+
+    sample().write_answers(tmp_path, answers, model_id="mini")
+
+    text = (tmp_path / "mmlu" / "results_mini" / "high_school_physics.csv").read_text("utf-8")
+    assert text.splitlines()[1].endswith(",D,True,0.25,0.25,0.25,0.25")
+
+
 def answers_file(folder: Path, answers: dict[str, str]) -> Path:
     file = folder / "mmlu.jsonl"
     rows = [{"question_id": item, "text": text} for item, text in answers.items()]

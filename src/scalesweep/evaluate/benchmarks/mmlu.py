@@ -25,6 +25,8 @@ from scalesweep.evaluate.scoring import mean_of, percent
 LETTERS = ("A", "B", "C", "D")
 RULE = "hendrycks/test: likeliest letter; share of all questions, so each subject by its size"
 TEST = "test"
+# evaluate.py, of a letter that is not in the list which an endpoint returns.
+NOT_RETURNED = -100.0
 
 
 class Mmlu(Benchmark):
@@ -230,7 +232,7 @@ def _result_row(question: Question, answer: Answer) -> list[object]:
     return [
         *question.row.values(),
         answer.text.strip() == question.answer,
-        *_softmax([answer.log_probs[letter] for letter in LETTERS]),
+        *_softmax([answer.log_probs.get(letter, NOT_RETURNED) for letter in LETTERS]),
     ]
 
 
