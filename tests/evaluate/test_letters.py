@@ -29,9 +29,13 @@ from scalesweep.evaluate.letters import (
     max_tokens_of,
 )
 from scalesweep.evaluate.questions import Letters
+from scalesweep.models.loading import OnDevice, load_weights
+from scalesweep.models.replica import Replica
+from scalesweep.models.split import Split
 from scalesweep.specs import Method
 from tests.data.official_files import llama_like_tokenizer
 from tests.models.checkpoints import tuned
+from tests.models.ranks import alone, together
 
 HEADER = "about  history.\n\n"
 SHOTS = tuple(f"what is {n} ?\nA. a\nAnswer: {'ABCD'[n]}\n\n" for n in range(3))
@@ -312,6 +316,34 @@ def test_a_llava_is_asked_without_a_picture(tmp_path: Path, method: Method) -> N
     found = choose(model, asked)
 
     assert furthest(found, [plainly(model, prompt) for prompt in asked]) < 1e-5
+
+
+def chosen_by_parts(replica: Replica, folder: Path, *layers: range) -> list[dict[str, float]]:
+    model = load_weights(
+        LlamaForCausalLM,
+        folder,
+        dtype=torch.float32,
+        placement=Split(OnDevice(replica.device), replica, layers),
+    )
+    chooser, asked = LetterChooser(model), prompts(6)
+    return [*chooser.choose(asked[:4]), *chooser.choose(asked[4:])]
+
+
+def test_a_model_that_is_split_over_ranks_says_what_it_says_whole(tmp_path: Path) -> None:
+    small().save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    whole = alone(chosen_by_parts, tmp_path / "model", range(3))
+
+    split = together(
+        tmp_path / "ranks",
+        chosen_by_parts,
+        3,
+        tmp_path / "model",
+        range(1),
+        range(1, 2),
+        range(2, 3),
+    )
+
+    assert split == [whole] * 3
 
 
 def test_only_the_last_places_logits_are_computed() -> None:

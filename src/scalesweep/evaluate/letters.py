@@ -215,7 +215,12 @@ class LetterChooser:
         ):
             self._share = False  # a sliding window or a state: not a list of keys and values
             return None
-        return Cache(layers=[_PrefixLayer(layer) for layer in cache.layers])
+        return Cache(layers=[_kept(layer) for layer in cache.layers])
+
+
+def _kept(layer: DynamicLayer) -> DynamicLayer:
+    """A layer's keys and values; where another rank has the layer, there are none."""
+    return _PrefixLayer(layer) if layer.is_initialized else layer
 
 
 class _PrefixLayer(DynamicLayer):  # type: ignore[misc]
