@@ -7,6 +7,7 @@
         execution.json usage.json measured.json metrics.jsonl log checkpoints/ output/
       done.json                published by link when output/ is whole; immutable
     <store>/studies/<name>/    plan.json, report.html, wandb/
+    <store>/judge_replies/     what judges replied, for ever (evaluate/judging/store.py)
     <store>/cache/             derived files; safe to delete
 
 Nothing half-written is ever taken for done: a file is written beside, flushed, renamed.
@@ -242,6 +243,10 @@ class Store:
         """Studies with a plan, the one launched last at the end."""
         plans = (self.root / "studies").glob("*/plan.json")
         return [path.parent.name for path in sorted(plans, key=lambda p: p.stat().st_mtime)]
+
+    @property
+    def judge_replies(self) -> Path:
+        return self.root / "judge_replies"
 
     @property
     def cache(self) -> Path:

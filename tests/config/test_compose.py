@@ -56,7 +56,7 @@ GROUPS = {
     "base": ("none", "mini", "sharegpt"),
     "align": ("mini", "paper"),
     "evaluation": ("mini", "mini_dev", "paper", "mmlu"),
-    "judge": ("exact_match", "gpt4"),
+    "judge": ("exact_match", "gpt4", "gpt4o", "local"),
     "tracking": ("none", "wandb_offline"),
     "cluster": ("local", "azure_nd_a100_v4"),
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from scalesweep.benchmark_options import OPTIONS
 from scalesweep.config.checks import at_least, not_negative, one_of, positive, require
+from scalesweep.endpoints import has_secrets, public_url, url_of_environment
 
 ENDPOINTS = ("openai", "azure", "compatible")
+FREE = "own machine"
+"""What the source of a price of 0 must say: nobody else's tokens are free."""
 
 
 @dataclass(kw_only=True)
@@ -63,8 +66,11 @@ class JudgeConfig:
     """Of one request."""
     patience_s: float = 900.0
     """How long an endpoint may answer nothing at all before the stage stops; replies are kept."""
+    backoff_s: float = 1.0
+    """First wait after a fault; it doubles with each further one, up to 60 times this. What the
+    endpoint itself asks for (Retry-After) goes before it."""
     prices: dict[str, PriceConfig] = field(default_factory=dict)
-    """Judge model -> price of its tokens."""
+    """Judge model -> price of its tokens; "any" is every model of an own machine."""
     max_usd: float | None = None
     """A judge stage that would pay more stops first; null: no limit."""
 
@@ -81,13 +87,14 @@ class JudgeConfig:
             return {}
         return {
             "endpoint": self.endpoint,
-            "base_url": self.base_url or _url_of_the_environment(self.endpoint),
+            "base_url": self._public_url(),
             "api_key_variable": self.api_key_variable,
             "api_version": self.api_version,
             "deployments": dict(self.deployments),
             "max_concurrent": self.max_concurrent,
             "timeout_s": self.timeout_s,
             "patience_s": self.patience_s,
+            "backoff_s": self.backoff_s,
             "prices": {
                 model: {"input": price.input, "output": price.output}
                 for model, price in self.prices.items()
@@ -108,6 +115,7 @@ class JudgeConfig:
         not_negative("judge.temperature", self.temperature)
         positive("judge.timeout_s", self.timeout_s)
         positive("judge.patience_s", self.patience_s)
+        positive("judge.backoff_s", self.backoff_s)
         not_negative("judge.max_usd", self.max_usd)
         for group in ("models", "runs"):
             for benchmark in getattr(self, group):
@@ -120,6 +128,19 @@ class JudgeConfig:
         for model, price in self.prices.items():
             not_negative(f"judge.prices.{model}.input", price.input)
             not_negative(f"judge.prices.{model}.output", price.output)
+            require(
+                FREE in price.source or (price.input > 0 and price.output > 0),
+                f"judge.prices.{model}",
+                0,
+                f"a price of 0 needs source='{FREE}'; leave the model out where its price is not "
+                "known",
+            )
+        require(
+            "any" not in self.prices or self.endpoint == "compatible",
+            "judge.prices.any",
+            self.endpoint,
+            "only a compatible endpoint may have one price for all models; name the model",
+        )
         require(
             self.scorer == "exact_match" or self.model is not None,
             "judge.model",
@@ -127,13 +148,20 @@ class JudgeConfig:
             "name the model that judges, or take judge=exact_match",
         )
         require(
-            self.api_key_variable.replace("_", "").isalnum(),
+            re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_variable) is not None,
             "judge.api_key_variable",
             "(hidden)",
-            "must be the name of an environment variable, never a key itself",
+            "must be the name of an environment variable in capitals, never a key itself",
+        )
+        require(
+            self.base_url is None or not has_secrets(self.base_url),
+            "judge.base_url",
+            "(hidden)",
+            "must have no user, password or query, for settings are written down; give the whole "
+            "address in OPENAI_BASE_URL (azure: AZURE_OPENAI_ENDPOINT)",
         )
 
-
-def _url_of_the_environment(endpoint: str) -> str | None:
-    variable = "AZURE_OPENAI_ENDPOINT" if endpoint == "azure" else "OPENAI_BASE_URL"
-    return os.environ.get(variable) or None
+    def _public_url(self) -> str | None:
+        """The whole one is read again where the judge is asked: no secret is written down."""
+        url = self.base_url or url_of_environment(self.endpoint)
+        return None if url is None else public_url(url)
