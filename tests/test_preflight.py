@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from scalesweep.preflight import (
 from scalesweep.records import Done
 from scalesweep.rundir import Store, write_json
 from tests.config.composing import cell
+from tests.evaluate.official import SAMPLES
 
 ITEMS = [
     {
@@ -201,6 +203,28 @@ def test_a_question_without_its_picture_is_named(tmp_path: Path) -> None:
 
     assert len(lines) == 1
     assert "vqa.jsonl, question q1: picture" in lines[0]
+
+
+def test_what_a_judge_is_shown_is_checked_before_anything_is_answered(tmp_path: Path) -> None:
+    root = tmp_path / "vicuna80"
+    shutil.copytree(SAMPLES / "vicuna80", root)
+    asked = "evaluation.benchmarks=[{name: vicuna80, dataset: mine, file: question.jsonl}]"
+    settings = [
+        "model=mini_xs",
+        f"+datasets.mine={{root: {root}, files: {{question.jsonl: ''}}}}",
+        asked,
+        "evaluation.primary=vicuna80",
+        "evaluation.base_benchmarks=[]",
+        "judge=gpt4",
+    ]
+    plan = build_plan([CellRequest(point={}, config=cell(*settings))], study="judged")
+
+    whole = list(faults(plan.stages, {"mine": root}, cache=tmp_path / "cache"))
+    (root / "answer_gpt35.jsonl").unlink()
+    (line,) = faults(plan.stages, {"mine": root}, cache=tmp_path / "cache")
+
+    assert whole == []
+    assert "answer_gpt35.jsonl: cannot be read (No such file or directory)" in line
 
 
 def test_a_file_that_changed_since_it_was_taken_stock_of_is_refused(

@@ -31,7 +31,7 @@ def _score(words: Sequence[str]) -> int:
             if flag == "--data":
                 data = Path(value)
             elif flag == "--ignore":
-                ignore += value.split(",")
+                ignore += [item.strip() for item in value.split(",")]
             else:
                 name, sign, chosen = value.partition("=")
                 if not name or not sign or not chosen:

@@ -189,8 +189,9 @@ def _what_is_read(stage: PlannedStage) -> str:
             "benchmarks", "blind")  # fmt: skip
     read: dict[str, Any] = {key: identity.get(key) for key in keys}
     tower: Mapping[str, Any] = identity.get("tower") or {}
-    model: Mapping[str, Any] = identity.get("model") or {}
-    shape = [tower.get("image_size"), tower.get("patch_size"), model.get("tokenizer")]
+    model = identity.get("model")
+    tokenizer = model.get("tokenizer") if isinstance(model, Mapping) else None  # a judge is a name
+    shape = [tower.get("image_size"), tower.get("patch_size"), tokenizer]
     return canonical_json([stage.spec.kind, read, shape])
 
 
@@ -246,13 +247,26 @@ def _check_questions(stage: PlannedStage, roots: Mapping[str, Path], cache: Path
                 )
 
 
+def _check_judged(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
+    """Questions as above, and what a judge is shown besides: captions, reference answers."""
+    from scalesweep.evaluate.benchmarks.registry import benchmark
+
+    _check_questions(stage, roots, cache)
+    for asked in stage.spec.identity["benchmarks"]:
+        if asked["dataset"] not in roots:
+            continue
+        root, options = roots[asked["dataset"]], asked.get("options", {})
+        rules = benchmark(asked["name"], root, asked["file"], options)
+        rules.judge_items({question.question_id: "" for question in rules.questions})
+
+
 CHECKS: Mapping[StageKind, Callable[[PlannedStage, Mapping[str, Path], Path], None]] = {
     StageKind.data: _check_files,
     StageKind.base: _check_training_data,
     StageKind.align: _check_training_data,
     StageKind.tune: _check_training_data,
     StageKind.generate: _check_questions,
-    StageKind.judge: _check_questions,
+    StageKind.judge: _check_judged,
 }
 
 

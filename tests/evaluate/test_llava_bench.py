@@ -281,6 +281,14 @@ def test_coco_reviews_name_the_category_without_a_prefix(tmp_path: Path) -> None
     (file,) = tmp_path.iterdir()
     assert [row["category"] for row in rows(file)] == ["conv", "detail", "complex"]
     assert [row["answer1_id"] for row in rows(file)] == [0, 1, 2]  # the reference has no ids
+    found = LlavaBenchCoco.score_files(
+        [file],
+        option_values("llava_bench_coco", {}),
+        data=SAMPLES / "llava_bench_coco",
+        ignore=frozenset(),
+    )
+    assert found.whole.official == 87.5  # 21 / 24
+    assert list(found.categories) == ["complex", "conv", "detail"]
 
 
 # ---------------------------------------------------------------- saved reviews
