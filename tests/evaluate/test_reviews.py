@@ -175,11 +175,24 @@ def test_a_relative_score_is_a_ratio_of_means_not_a_mean_of_ratios() -> None:
     assert found.also == {"reference mean x 10": 75.0, "candidate mean x 10": 50.0}
 
 
-def test_both_means_are_rounded_to_three_decimals_before_they_are_divided() -> None:
-    found = scored(pair(5, 4), pair(5, 4), pair(4, 5))
+@pytest.mark.parametrize(
+    ("pairs", "official"),
+    [
+        # 4.333 / 4.667 = 92.843 %; unrounded 13 / 14 = 92.857 %, which would print 92.9
+        ((pair(5, 4), pair(5, 4), pair(4, 5)), 92.8),
+        # 1.667 / 1.333 = 125.056 %; unrounded, or with one of them rounded, it would print 125.0
+        ((pair(1, 2), pair(1, 1), pair(2, 2)), 125.1),
+    ],
+)
+def test_both_means_are_rounded_to_three_decimals_before_they_are_divided(
+    pairs: tuple[Pair, ...], official: float
+) -> None:
+    found = scored(*pairs)
 
-    assert found.part.official == 92.8  # 4.333 / 4.667 = 92.843 %
-    assert found.part.score == pytest.approx(13 / 14)  # 92.857 %, which would print 92.9
+    assert found.part.official == official
+    assert found.part.score == pytest.approx(
+        sum(p.candidate for p in pairs) / sum(p.reference for p in pairs)
+    )
 
 
 def test_an_unreadable_review_stays_in_the_means_as_minus_one_or_is_left_out() -> None:
