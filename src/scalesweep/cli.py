@@ -53,6 +53,8 @@ Verbs
   watch      follow a study on Slurm to its end, then report             [STUDY]
   logs       last lines of a cell's logs   CELL [STUDY] [--stage KIND] [--follow]
   judge      do the judge stages that wait for this machine              [STUDY]
+  judge calibrate   how far off a judge is on published answers  judge=NAME
+             [--answers FILE --published N] [judge.key=value ...] [--json]
   report     cost beside score      [STUDY] [--format terminal|md|csv|json|html]
              [--paper table1|table2|table3a|table3b|table5: beside the paper's]
   export     a cell's model for plain transformers or peft    CELL DIR [STUDY]

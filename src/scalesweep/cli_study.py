@@ -94,6 +94,12 @@ def _watch(words: Sequence[str]) -> int:
 
 
 def _judge(words: Sequence[str]) -> int:
+    if words and words[0] == "calibrate":
+        from scalesweep import judge_command
+
+        return judge_command.calibrate(
+            judge_command.parse(words[1:], default_store=Path(default_store()).absolute())
+        )
     study, given = _study_arguments("judge", words)
     from scalesweep import study_verbs
 

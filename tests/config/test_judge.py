@@ -13,6 +13,11 @@ from scalesweep.errors import ConfigError
 from tests.config.composing import cell
 
 
+@pytest.fixture(autouse=True)
+def _no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
 def judge(**changes: Any) -> JudgeConfig:
     return JudgeConfig(**{"name": "mine", "scorer": "openai", "model": "m", **changes})
 
@@ -53,6 +58,19 @@ def test_of_the_environments_address_only_what_is_public_is_written_down(
 
     assert written["base_url"] == "https://host:8443/v1"
     assert "CANARY" not in json.dumps(written)
+
+
+def test_another_servers_replies_get_among_openais_only_by_saying_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://gateway.example/v1")
+
+    with pytest.raises(ConfigError, match=r"leads to gateway\.example; take judge"):
+        judge()
+    assert judge(base_url="http://gateway.example/v1").source == "openai"
+    assert judge(endpoint="compatible").source == "mine"
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://eu.api.openai.com/v1")
+    assert judge().source == "openai"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from scalesweep.benchmark_options import OPTIONS
 from scalesweep.config.checks import at_least, not_negative, one_of, positive, require
@@ -160,6 +161,21 @@ class JudgeConfig:
             "must have no user, password or query, for settings are written down; give the whole "
             "address in OPENAI_BASE_URL (azure: AZURE_OPENAI_ENDPOINT)",
         )
+
+        self._check_environment()
+
+    def _check_environment(self) -> None:
+        """Replies are stored as OpenAI's: another server's must not get among them unasked."""
+        url = url_of_environment(self.endpoint)
+        if self.scorer == "openai" and self.endpoint == "openai" and self.base_url is None and url:
+            host = urlsplit(url).hostname or ""
+            require(
+                host == "openai.com" or host.endswith(".openai.com"),
+                "judge.endpoint",
+                self.endpoint,
+                f"OPENAI_BASE_URL leads to {host}; take judge.endpoint=compatible, or set "
+                f"judge.base_url={public_url(url)} where that passes requests on to OpenAI",
+            )
 
     def _public_url(self) -> str | None:
         """The whole one is read again where the judge is asked: no secret is written down."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,15 @@ def _score(
     refuse_unanswered(rules.questions, answers)
     items = rules.judge_items(answers)
     replies = ask(context, spec, asked.name, items) if items else []
+    score = rules.score(answers, replies)
     if replies:
         reviews = context.attempt.output / "reviews"
         reviews.mkdir(exist_ok=True)
         model = spec.model_of(asked.name)
         assert model is not None  # ask() has asked it
         rules.write_reviews(reviews, answers, replies, judge_model=model)
-    return rules.questions, rules.score(answers, replies)
+        score = replace(score, judge_model=model)
+    return rules.questions, score
 
 
 def read_answers(file: Path) -> dict[str, str]:
