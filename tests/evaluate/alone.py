@@ -21,10 +21,15 @@ def main(text: str) -> None:
     task = json.loads(text)
     store = Store(Path(task["store"]))
     stage = store.stage(StageRef.parse(task["ref"]))
-    asked = itertools.count(1)
+    attempt = stage.attempt(task["attempt"])
+    killed_after = task["killed_after"]
+    tokens = itertools.count()
 
     def stop() -> bool:
-        if next(asked) == task["killed_after"]:
+        """Asked before every batch and before every token."""
+        logs = attempt.path.glob("answered-*.jsonl")
+        answered = sum(log.read_text("utf-8").count("question_id") for log in logs)
+        if killed_after is not None and answered >= killed_after and next(tokens) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return False
 
@@ -32,7 +37,7 @@ def main(text: str) -> None:
         stages.StageContext(
             store=store,
             stage=stage,
-            attempt=stage.attempt(task["attempt"]),
+            attempt=attempt,
             spec=stage.spec(),
             execution=Execution(
                 cluster="local", micro_batch_size=task["micro_batch_size"], paths=task["paths"]

@@ -41,6 +41,7 @@ class SmallStage:
     identity: Mapping[str, Any]
     inputs: Mapping[str, Path]
     micro_batch_size: int = 4
+    devices_per_replica: int = 1
 
     @property
     def spec(self) -> StageSpec:
@@ -48,23 +49,35 @@ class SmallStage:
             kind=self.kind, label="small", recipe_version=1, identity=dict(self.identity)
         )
 
-    def context(self, *, stop: Callable[[], bool] = lambda: False, rank: int = 0) -> StageContext:
-        """The next attempt."""
-        store = Store(self.root / "store")
-        stage = store.stage(self.spec.ref)
+    def context(
+        self, *, stop: Callable[[], bool] = lambda: False, world_size: int = 1
+    ) -> StageContext:
+        """The next attempt, as its rank zero sees it."""
+        stage = Store(self.root / "store").stage(self.spec.ref)
         attempt = stage.attempt(len(stage.attempts()) + 1)
         attempt.path.mkdir(parents=True)
         write_json(stage.stage_file, self.spec.to_json())
+        return self.attempted(attempt.number, stop=stop, world_size=world_size)
+
+    def attempted(
+        self, number: int, *, stop: Callable[[], bool] = lambda: False, world_size: int = 1
+    ) -> StageContext:
+        """An attempt that there is."""
+        store = Store(self.root / "store")
+        stage = store.stage(self.spec.ref)
         return StageContext(
             store=store,
             stage=stage,
-            attempt=attempt,
+            attempt=stage.attempt(number),
             spec=self.spec,
             execution=Execution(
-                cluster="local", paths=PATHS, micro_batch_size=self.micro_batch_size
+                cluster="local",
+                paths=PATHS,
+                micro_batch_size=self.micro_batch_size,
+                devices_per_replica=self.devices_per_replica,
             ),
             inputs=self.inputs,
-            rank=rank,
+            world_size=world_size,
             stop_requested=stop,
         )
 
@@ -85,6 +98,12 @@ def judge_stage(root: Path, inputs: Mapping[str, Path], **changes: Any) -> Small
     return SmallStage(root=root, kind=StageKind.judge, identity=spec.to_identity(), inputs=inputs)
 
 
+def asked_in(context: StageContext) -> int:
+    """Answers that were given in this attempt."""
+    logs = context.attempt.path.glob("answered-*.jsonl")
+    return sum("question_id" in row for log in logs for row in rows(log))
+
+
 def rows(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
@@ -95,10 +114,10 @@ def answers(context: StageContext) -> dict[str, list[str]]:
     return {file.stem: [row["text"] for row in rows(file)] for file in sorted(folder.iterdir())}
 
 
-def run_alone(context: StageContext, *, killed_after: int = 0) -> tuple[int, list[str]]:
+def run_alone(context: StageContext, *, killed_after: int | None = None) -> tuple[int, list[str]]:
     """(exit code, modules it imported) of the stage in a fresh process.
 
-    killed_after: SIGKILL before that batch is asked.
+    killed_after: SIGKILL in the middle of a batch, once so many answers are written down.
     """
     task = {
         "store": str(context.store.root),

@@ -134,10 +134,13 @@ class TextEncoder:
         num_patches: image tokens of the picture; 0 for a question without one.
 
         Raises:
-            DataError: the question holds a special token, or a word that the tokenizer lacks.
+            DataError: the question holds <image>, or a word that the tokenizer lacks.
+
+        Other special tokens in a question are read as such, as the official scripts do. Those look
+        for a second picture where a question holds <image>, and end there.
         """
-        if (token := self.special_token_in(question)) is not None:
-            raise DataError(f"question {question!r} holds the special token {token!r}")
+        if IMAGE in question:
+            raise DataError(f"question {question!r} holds {IMAGE}, the mark of a picture")
         text = prompt_text(template, question, has_image=num_patches > 0)
         encoded = self.encode([[Segment(text, supervised=False)]])[0]
         if isinstance(encoded, str):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from scalesweep.errors import DataError
 from scalesweep.evaluate.json_lines import Line, by_question, read_lines
@@ -79,6 +79,10 @@ def answer_id(question_id: str, text: str) -> str:
 _ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
-def official_id(question: Question) -> Any:
-    """question_id as the question file has it: a number, mostly."""
-    return question.row.get("question_id", question.question_id)
+def official_id(question: Question) -> str | int:
+    """As the question file has it; where ids stand in a table, digits are a number."""
+    found = question.row.get("question_id")
+    if isinstance(found, str | int) and not isinstance(found, bool):
+        return found
+    is_number = re.fullmatch(r"0|[1-9][0-9]*", question.question_id)
+    return int(question.question_id) if is_number else question.question_id

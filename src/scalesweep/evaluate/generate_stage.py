@@ -2,55 +2,56 @@
 
 It loads what was published and never sees training. What it answers depends on the checkpoint and
 the questions only; how long it took stands beside output/, in generation.json of the attempt.
+
+Questions are shared out among equal copies of the model (replicas), one of `devices_per_replica`
+ranks each, which work in lockstep. A replica's first rank writes its answers down; replicas say
+nothing to each other. Rank zero waits until the logs hold all answers, and publishes them. A rank
+that dies ends the attempt, which is the launcher's business; the next attempt asks what is left, on
+as many ranks as it has.
 """
 
 from __future__ import annotations
 
-import json
+import gc
+import hashlib
+import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from scalesweep.data.images import normalise, read_pixels
 from scalesweep.data.stage import dataset_root
-from scalesweep.data.tokenize import TextEncoder
-from scalesweep.errors import DataError, Interrupted
-from scalesweep.evaluate import answer_log
+from scalesweep.errors import Interrupted, StageError
+from scalesweep.evaluate.answer_end import AnswerEnd
+from scalesweep.evaluate.answer_log import Answered, AnswerLog, AnswerLogs
+from scalesweep.evaluate.answering_time import answering_time
+from scalesweep.evaluate.asked import AskedBenchmark, Share, ask, refuse_broken_pictures
 from scalesweep.evaluate.benchmarks.registry import benchmark as find_benchmark
-from scalesweep.evaluate.generation import Answer, Prompt, batches, generate_batch
-from scalesweep.evaluate.questions import Question
+from scalesweep.evaluate.generation import Prompt, end_tokens, generate_tokens
+from scalesweep.evaluate.letters import EncodedLetters, LetterChooser, likeliest
+from scalesweep.evaluate.published_answers import model_id, write_answers
+from scalesweep.evaluate.questions import Answer, Question
 from scalesweep.models.published import load_checkpoint
+from scalesweep.models.replica import Replica, join
 from scalesweep.models.weights import weights_folder
+from scalesweep.records import canonical_json
 from scalesweep.rundir import write_json
 from scalesweep.specs import GenerateSpec
 from scalesweep.stages import StageContext
 from scalesweep.tracking import metric_names as names
 
+log = logging.getLogger(__name__)
 
-@dataclass(kw_only=True)
-class Timing:
-    """What answering took in this attempt."""
-
-    answers: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    batch_seconds: list[float] = field(default_factory=list)
-
-    def to_json(self, num_beams: int) -> dict[str, Any]:
-        return {
-            "num_beams": num_beams,
-            "answers": self.answers,
-            "tokens": self.tokens,
-            "seconds": round(self.seconds, 3),
-            "tokens_per_second": round(self.tokens / self.seconds, 2) if self.seconds else None,
-            "answers_per_second": round(self.answers / self.seconds, 2) if self.seconds else None,
-        }
+POLL_S = 0.2
+"""How often rank zero looks at the other replicas' logs."""
+TIME_FILE = "generation.json"
 
 
 def run(context: StageContext) -> None:
@@ -61,152 +62,340 @@ def run(context: StageContext) -> None:
         DataError: a question or its picture is missing or broken.
         Interrupted: a stop was asked for; what is answered stays answered.
     """
-    if not context.is_main:
-        return
     spec = GenerateSpec.from_identity(context.spec.identity)
     torch.set_num_threads(context.execution.threads_per_rank)
-    asked = {
-        asked.name: find_benchmark(
-            asked.name, dataset_root(context, asked.dataset), asked.file, asked.options
-        ).questions
+    rules = [
+        find_benchmark(asked.name, dataset_root(context, asked.dataset), asked.file, asked.options)
         for asked in spec.benchmarks
-    }
-    model, tokenizer = _load(spec, context)
-    total = sum(len(questions) for questions in asked.values())
-    timing, done, inputs = Timing(), 0, context.inputs_digest()
-    answers_folder = context.attempt.output / "answers"
-    answers_folder.mkdir(parents=True, exist_ok=True)
-    for name, questions in asked.items():
-        answerer = _Answerer(
-            spec=spec,
-            context=context,
-            model=model,
-            tokenizer=tokenizer,
-            timing=timing,
-            inputs=inputs,
-        )
-        answers = answerer.answer(name, questions, done=done, total=total)
-        _publish(answers_folder / f"{name}.jsonl", questions, answers)
-        done += len(questions)
-    write_json(context.attempt.path / "generation.json", timing.to_json(spec.num_beams))
-
-
-def _load(spec: GenerateSpec, context: StageContext) -> tuple[Any, Any]:
-    paths, inputs = context.execution.paths, context.inputs
-    tower = None
-    if spec.tower is not None:
-        tower = weights_folder("vision_tower", spec.tower.weights, paths=paths, inputs=inputs)
-    return load_checkpoint(
+    ]
+    folder = _weights(context, "tokenizer", spec.model.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    size = context.execution.devices_per_replica
+    share = Share(index=context.rank // size, count=context.world_size // size)
+    stage = _Stage(
+        context=context,
         spec=spec,
-        checkpoint=inputs.get("checkpoint"),
-        language_model=weights_folder(
-            "language_model", spec.model.weights, paths=paths, inputs=inputs
+        asked=[ask(each, spec, tokenizer) for each in rules],
+        tokenizer=tokenizer,
+        share=share,
+        replica=join(
+            context.attempt.path / f"replica-{share.index:03d}.json",
+            rank=context.rank % size,
+            size=size,
+            device=_device(context),
         ),
-        vision_tower=tower,
-        tokenizer=weights_folder("tokenizer", spec.model.tokenizer, paths=paths, inputs=inputs),
     )
+    stage.answer_share()
+    if share.index == 0:
+        stage.answer_rest()
+    if context.is_main:
+        stage.publish()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Answerer:
-    """Answers one benchmark."""
+def _device(context: StageContext) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    # Slurm may show a rank no device but its own.
+    device = torch.device("cuda", context.local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
 
-    spec: GenerateSpec
+
+@dataclass(kw_only=True)
+class _Stage:
+    """The work of one rank."""
+
     context: StageContext
-    model: Any
+    spec: GenerateSpec
+    asked: Sequence[AskedBenchmark]
     tokenizer: Any
-    timing: Timing
-    inputs: str
-    """Digest of what the stage reads."""
+    share: Share
+    replica: Replica
+    _answerer: _Answerer | None = None
 
-    def answer(
-        self, name: str, questions: Sequence[Question], *, done: int, total: int
-    ) -> Mapping[int, Answer]:
-        """All answers by number; those of earlier attempts are taken as they are."""
-        earlier = [attempt.path for attempt in self.context.earlier_attempts()]
-        found = answer_log.read(earlier[::-1], name, inputs=self.inputs)
-        self._tell(done + len(found), total)
-        left = [number for number in range(len(questions)) if number not in found]
-        for batch in batches(
-            self._prompts(questions, left), batch_size=self.context.execution.micro_batch_size
-        ):
-            if self.context.stop_requested():
-                raise Interrupted(f"stopped after {done + len(found)} of {total} answers")
-            answers = self._timed(batch, questions)
-            answer_log.append(self.context.attempt.path, name, answers, inputs=self.inputs)
-            found |= {answer.number: answer for answer in answers}
-            self._tell(done + len(found), total)
-        return found
+    def __post_init__(self) -> None:
+        context = self.context
+        source = canonical_json([context.spec.key, context.inputs_digest()])
+        digest = hashlib.sha256(source.encode()).hexdigest()
+        attempts = [attempt.path for attempt in context.earlier_attempts()][::-1]
+        self._logs = AnswerLogs(folders=attempts, source=digest)
+        self._own = AnswerLog(context.attempt.path, replica=self.share.index, source=digest)
+        self._told = -1
 
-    def _prompts(self, questions: Sequence[Question], left: Sequence[int]) -> list[Prompt]:
-        encoder, spec = TextEncoder(self.tokenizer), self.spec
-        patches = 0 if spec.tower is None else spec.tower.num_patches
-        return [
-            Prompt(
-                number=number,
-                input_ids=encoder.prompt(
-                    spec.model.template,
-                    questions[number].text,
-                    num_patches=0 if questions[number].image is None else patches,
-                ),
-            )
-            for number in left
-        ]
+    def answer_share(self) -> None:
+        """What falls to this replica of all that earlier attempts left."""
+        self._logs.update()
+        self._tell()
+        batches, dealt = [], 0
+        for asked, left in zip(self.asked, self._agreed_left(), strict=True):
+            batches += [
+                (asked, batch)
+                for batch in asked.batches(
+                    left, batch_size=self._batch_size, share=self.share, first=dealt
+                )
+            ]
+            dealt += len(left)
+        # Only now: what others of this attempt say already must not change the shares.
+        self._logs.folders.append(self.context.attempt.path)
+        self._answer(batches)
+        if self.replica.is_first:
+            self._own.finish()
 
-    def _timed(self, batch: Sequence[Prompt], questions: Sequence[Question]) -> list[Answer]:
-        begin = time.perf_counter()
-        answers = generate_batch(
-            self.model,
-            self.tokenizer,
-            batch,
-            pixels=self._pixels([questions[prompt.number] for prompt in batch]),
-            num_beams=self.spec.num_beams,
-            max_new_tokens=self.spec.max_new_tokens,
-        )
-        self.timing.seconds += time.perf_counter() - begin
-        self.timing.answers += len(answers)
-        self.timing.tokens += sum(answer.num_tokens for answer in answers)
-        return answers
-
-    def _pixels(self, questions: Sequence[Question]) -> Tensor | None:
-        pictures = [question.image for question in questions]
-        if all(picture is None for picture in pictures):
-            return None
-        if self.spec.tower is None or any(picture is None for picture in pictures):
-            raise DataError(
-                f"question {questions[0].question_id}: pictures and text-only questions are "
-                "mixed in one file, or the checkpoint has no tower"
-            )
-        side = self.spec.tower.image_size
-        pixels = np.stack(
+    def answer_rest(self) -> None:
+        """Wait until all replicas are done. What none of them took is answered here: while an
+        attempt that was given up still writes, ranks may see different things left."""
+        others = {
+            AnswerLog(self.context.attempt.path, replica=index, source="").path
+            for index in range(1, self.share.count)
+        }
+        while self.replica.of_first(self._done < self._total and not others <= self._logs.finished):
+            if self._stop_requested():
+                raise self._interrupted()
+            time.sleep(POLL_S)
+            self._logs.update()
+            self._tell()
+        self._answer(
             [
-                read_pixels(picture, side, item=f"question {question.question_id}")
-                for picture, question in zip(pictures, questions, strict=True)
-                if picture is not None
+                (asked, batch)
+                for asked, left in zip(self.asked, self._agreed_left(), strict=True)
+                for batch in asked.batches(left, batch_size=self._batch_size, share=Share())
             ]
         )
-        return normalise(torch.from_numpy(pixels), blind=self.spec.blind)
 
-    def _tell(self, done: int, total: int) -> None:
-        self.context.log_metrics(
-            {
-                names.PROGRESS_DONE: done,
-                names.PROGRESS_TOTAL: total,
-                names.PROGRESS_UNIT: "answer",
-            }
-        )
+    def publish(self) -> None:
+        """All answers in the official formats, and how long they took."""
+        folder = self.context.attempt.output / "answers"
+        folder.mkdir(parents=True, exist_ok=True)
+        who = model_id(self.spec)
+        for asked in self.asked:
+            found = self._logs.of(asked.name)
+            answers = {q.question_id: found[q.question_id].answer for q in asked.questions}
+            write_answers(folder / f"{asked.name}.jsonl", asked.questions, answers, model_id=who)
+            asked.rules.write_answers(folder, answers, model_id=who)
+        write_json(self.context.attempt.path / TIME_FILE, self._times())
 
-
-def _publish(file: Path, questions: Sequence[Question], answers: Mapping[int, Answer]) -> None:
-    rows = [
-        {
-            "question_id": question.question_id,
-            "category": question.category,
-            "prompt": question.text,
-            "text": answers[number].text,
-            "reference": question.answer,
-            "num_tokens": answers[number].num_tokens,
+    def _times(self) -> dict[str, Any]:
+        execution = self.context.execution
+        answered = {
+            asked.name: [self._logs.of(asked.name)[q.question_id] for q in asked.questions]
+            for asked in self.asked
         }
-        for number, question in enumerate(questions)
-    ]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return {
+            "num_beams": self.spec.num_beams,
+            "batch_size": execution.micro_batch_size,
+            "num_replicas": self.share.count,
+            "devices_per_replica": execution.devices_per_replica,
+            "benchmarks": {name: answering_time(each) for name, each in answered.items()},
+            "all": answering_time([one for each in answered.values() for one in each]),
+        }
+
+    def _answer(self, batches: Sequence[tuple[AskedBenchmark, list[int]]]) -> None:
+        if not batches:
+            return
+        for asked, batch in batches:
+            refuse_broken_pictures(asked, batch)
+        answerer = self._loaded()
+        try:
+            for asked, batch in batches:
+                for answered in answerer.answers(asked, batch):
+                    if self.replica.is_first:
+                        self._own.append(answered)
+                    self._logs.update()
+                    self._tell()
+        except Interrupted as error:
+            raise self._interrupted() from error
+
+    def _loaded(self) -> _Answerer:
+        if self._answerer is None:
+            self._answerer = _Answerer(
+                spec=self.spec,
+                model=_model(self.spec, self.context, self.replica),
+                tokenizer=self.tokenizer,
+                alone=self.replica.size == 1,
+                stop_requested=self._stop_requested,
+            )
+        return self._answerer
+
+    def _stop_requested(self) -> bool:
+        """The same on all ranks of a replica, which ask together."""
+        return self.replica.any(self.context.stop_requested())
+
+    def _agreed_left(self) -> list[list[int]]:
+        return self.replica.of_first([self._left(asked) for asked in self.asked])
+
+    def _left(self, asked: AskedBenchmark) -> list[int]:
+        return asked.left(self._logs.of(asked.name))
+
+    @property
+    def _batch_size(self) -> int:
+        return self.context.execution.micro_batch_size
+
+    @property
+    def _total(self) -> int:
+        return sum(len(asked.questions) for asked in self.asked)
+
+    @property
+    def _done(self) -> int:
+        return self._total - sum(len(self._left(asked)) for asked in self.asked)
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(f"stopped after {self._done} of {self._total} answers")
+
+    def _tell(self) -> None:
+        if self.context.is_main and (done := self._done) != self._told:
+            self._told = done
+            self.context.log_metrics(
+                {
+                    names.PROGRESS_DONE: done,
+                    names.PROGRESS_TOTAL: self._total,
+                    names.PROGRESS_UNIT: "answer",
+                }
+            )
+
+
+@dataclass(kw_only=True)
+class _Answerer:
+    """A loaded model that answers a batch at a time."""
+
+    spec: GenerateSpec
+    model: Any
+    tokenizer: Any
+    alone: bool
+    """No other rank is in the middle of the same batch."""
+    stop_requested: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        self._chooser = LetterChooser(self.model)
+        self._end = AnswerEnd(
+            self.tokenizer,
+            end_tokens=end_tokens(self.model, self.tokenizer),
+            stop_strings=self.spec.stop_strings,
+        )
+        self._most: int | None = None
+        """Questions for which there is memory; None where it never ran out."""
+
+    def answers(self, asked: AskedBenchmark, batch: Sequence[int]) -> Iterator[list[Answered]]:
+        """The answers of a batch; of its halves, one after the other, where memory runs out.
+
+        Raises:
+            StageError: there is no memory for one question alone.
+            Interrupted: a stop was asked for; what was not given yet is lost.
+        """
+        waiting = list(batch)
+        while waiting:
+            part = waiting[: self._most]
+            if self.stop_requested():
+                raise Interrupted("stopped between two batches")
+            answered = self._answered(asked, part)
+            if answered is None:
+                self._ask_fewer(asked, part)
+                continue
+            yield answered
+            waiting = waiting[len(part) :]
+
+    def _answered(self, asked: AskedBenchmark, numbers: Sequence[int]) -> list[Answered] | None:
+        """None where memory ran out; what was computed is let go before anything else is tried."""
+        begin = time.perf_counter()
+        try:
+            answers = self._asked(asked, numbers)
+        except torch.OutOfMemoryError:
+            if not self.alone:
+                raise
+            return None
+        seconds = time.perf_counter() - begin
+        return [
+            Answered(
+                benchmark=asked.name,
+                answer=answer,
+                batch_seconds=seconds,
+                batch_size=len(numbers),
+            )
+            for answer in answers
+        ]
+
+    def _ask_fewer(self, asked: AskedBenchmark, part: Sequence[int]) -> None:
+        if len(part) == 1:
+            name = asked.questions[part[0]].question_id
+            raise StageError(
+                f"{asked.name}, question {name}: does not fit into the device's memory even alone; "
+                "split the model over more devices (evaluation.devices_per_replica)"
+            )
+        self._most = len(part) // 2
+        log.warning(
+            "out of memory with %d questions at once; going on with %d", len(part), self._most
+        )
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _asked(self, asked: AskedBenchmark, numbers: Sequence[int]) -> list[Answer]:
+        questions = [asked.questions[number] for number in numbers]
+        prompts = [asked.prompts[number] for number in numbers]
+        compared = [prompt for prompt in prompts if isinstance(prompt, EncodedLetters)]
+        if compared:
+            return self._chosen(questions, compared)
+        generated = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
+        said = generate_tokens(
+            self.model,
+            self.tokenizer,
+            generated,
+            pixels=self._pixels(questions),
+            num_beams=self.spec.num_beams,
+            max_new_tokens=self.spec.max_new_tokens,
+            stop_strings=self.spec.stop_strings,
+            stop_requested=self.stop_requested,
+        )
+        return [
+            Answer(
+                question_id=question.question_id,
+                text=self._end.text(tokens),
+                num_tokens=len(tokens),
+            )
+            for question, tokens in zip(questions, said, strict=True)
+        ]
+
+    def _chosen(
+        self, questions: Sequence[Question], prompts: Sequence[EncodedLetters]
+    ) -> list[Answer]:
+        chosen = self._chooser.choose(prompts)
+        return [
+            Answer(
+                question_id=question.question_id,
+                text=likeliest(log_probs),
+                log_probs=log_probs,
+                shots=prompt.num_shots,
+            )
+            for question, prompt, log_probs in zip(questions, prompts, chosen, strict=True)
+        ]
+
+    def _pixels(self, questions: Sequence[Question]) -> Tensor | None:
+        """Of those questions that have a picture, [n, 3, H, W]; None where none has."""
+        if self.spec.tower is None:
+            return None
+        side = self.spec.tower.image_size
+        pixels = [
+            read_pixels(question.image, side, item=f"question {question.question_id}")
+            for question in questions
+            if question.image is not None
+        ]
+        if not pixels:
+            return None
+        return normalise(torch.from_numpy(np.stack(pixels)), blind=self.spec.blind)
+
+
+def _model(spec: GenerateSpec, context: StageContext, replica: Replica) -> Any:
+    model, _ = load_checkpoint(
+        spec=spec,
+        checkpoint=context.inputs.get("checkpoint"),
+        language_model=_weights(context, "language_model", spec.model.weights),
+        vision_tower=(
+            None if spec.tower is None else _weights(context, "vision_tower", spec.tower.weights)
+        ),
+        tokenizer=_weights(context, "tokenizer", spec.model.tokenizer),
+        replica=replica,
+    )
+    return model
+
+
+def _weights(context: StageContext, role: str, declared: str) -> Path:
+    return weights_folder(role, declared, paths=context.execution.paths, inputs=context.inputs)
