@@ -81,7 +81,7 @@ def test_an_unknown_benchmark_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_judging_needs_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys, scalesweep.evaluate.judge_stage;"
+        "import sys, openai, scalesweep.evaluate.judge_stage;"
         "sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'transformers')))"
     )
 
