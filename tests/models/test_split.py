@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,6 +20,7 @@ from scalesweep.data.tokenize import TextEncoder
 from scalesweep.data.tokenizer import miniature_tokenizer
 from scalesweep.errors import StageError
 from scalesweep.evaluate.generation import Prompt, generate_tokens
+from scalesweep.evaluate.letters import EncodedLetters, LetterChooser
 from scalesweep.models.loading import OnDevice, SafetensorsShard, load_weights
 from scalesweep.models.published import load_checkpoint
 from scalesweep.models.replica import Replica
@@ -181,9 +183,27 @@ def five_layers_asked(replica: Replica, folder: Path, *runs: range) -> dict[str,
         )
         for beams in (1, 4)
     }
+    generate["letters"] = [letters(model, share_prefix=share) for share in (False, True)]
     with torch.no_grad():
         logits = model(input_ids=torch.arange(5, 25).reshape(2, 10)).logits
     return {**generate, "logits": logits, "read": names, "weights": weight_names(model)}
+
+
+def letters(model: Any, *, share_prefix: bool) -> list[dict[str, float]]:
+    """Log-probabilities of letters after prompts of unequal lengths that begin alike."""
+    letter_ids = {"A": 7, "B": 8, "C": 9}
+    prefix = tuple(range(20, 30))
+    asked = [
+        EncodedLetters(
+            ids=np.array([*prefix, *rest], dtype=np.int32),
+            num_prefix_tokens=len(prefix),
+            letter_ids=letter_ids,
+            num_shots=1,
+        )
+        for rest in ([40, 41, 42], [50, 51, 52, 53, 54], [60])
+    ]
+    chooser = LetterChooser(model, share_prefix=share_prefix)
+    return [*chooser.choose(asked), *chooser.choose(asked[:2])]
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -203,8 +203,8 @@ class NoProjector(Elsewhere):
 class NoLayer(Elsewhere):
     """Passes hidden states on; the last of a run takes those of the rank that has the run.
 
-    Masks and positions follow from how long the first layer's cache is, so there the stand-in
-    keeps one of the least size, with the rows that beams change places in.
+    Masks and positions follow from how long a layer's cache is, and whoever moves its rows moves
+    those of all layers: a stand-in keeps one as long, of one head of size one.
     """
 
     def __init__(
@@ -214,9 +214,9 @@ class NoLayer(Elsewhere):
         self._index, self._replica, self._receives_from = index, replica, receives_from
 
     def forward(self, hidden: Tensor, *, past_key_values: Any = None, **_: Any) -> Tensor:
-        if self._index == 0 and past_key_values is not None:
+        if past_key_values is not None:
             least = hidden.new_zeros(len(hidden), 1, hidden.shape[1], 1)
-            past_key_values.update(least, least, 0)
+            past_key_values.update(least, least, self._index)
         if self._receives_from is None:
             return hidden
         return self._replica.share(torch.empty_like(hidden), owner=self._receives_from)
