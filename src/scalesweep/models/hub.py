@@ -91,19 +91,19 @@ def weights_defect(folder: Path) -> str | None:
     for name in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
-            return _file_defect(folder / name)
+            return file_defect(folder / name)
         if index.is_file():
             try:
                 weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
                 files = sorted(set(weight_map.values()))
             except (OSError, ValueError, KeyError, AttributeError):
                 return f"{index.name} is broken"
-            defects = (_file_defect(folder / file) for file in files)
+            defects = (file_defect(folder / file) for file in files)
             return next((defect for defect in defects if defect), None)
     return "model.safetensors is missing (and so are an index of shards and pytorch_model.bin)"
 
 
-def _file_defect(file: Path) -> str | None:
+def file_defect(file: Path) -> str | None:
     if not file.is_file():  # in a cache: a link to what was not fetched
         return f"{file.name} is missing"
     if file.suffix == ".safetensors":

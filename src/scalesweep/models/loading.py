@@ -85,6 +85,19 @@ def owned(mapped: Tensor, *, dtype: torch.dtype, device: torch.device) -> Tensor
     return torch.empty(mapped.shape, dtype=dtype, device=device).copy_(mapped)
 
 
+class Stored(Protocol):
+    """Weights that a file holds in parts, as 4-bit ones are."""
+
+    def split(self, source: str) -> tuple[str, str] | None:
+        """(weight's name in the file, which part) of a part's name; None: it is whole."""
+
+    def keep(self, module: nn.Module, name: str, part: str, value: Tensor) -> None:
+        """Take one part of the weight of a module; name is the model's."""
+
+    def finish(self) -> set[str]:
+        """Names of the weights that were put; refuses one of which a part is missing."""
+
+
 def load_weights(
     architecture: Any,
     folder: Path,
@@ -92,11 +105,13 @@ def load_weights(
     dtype: torch.dtype,
     placement: Placement = ON_CPU,
     expected: Mapping[str, object] | None = None,
+    stored: Stored | None = None,
 ) -> Any:
     """A model of a transformers class from a folder, with every weight of it.
 
     expected: values that its config must have; where config.json says nothing, transformers'
     defaults have (of heads no shape tells the number).
+    stored: reads weights that the folder holds in parts.
 
     Raises:
         StageError: the weights cannot be read, some are missing (transformers would draw those at
@@ -111,7 +126,7 @@ def load_weights(
     model = empty_model(architecture, config, dtype=dtype, placement=placement)
     if model.can_generate() and (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
-    _fill(model, folder, dtype=dtype, placement=placement)
+    _fill(model, folder, dtype=dtype, placement=placement, stored=stored)
     return model.eval()
 
 
@@ -135,18 +150,29 @@ def _rebuilt(module: Any) -> nn.Module:
         return type(module)(module.config)  # type: ignore[no-any-return]
 
 
-def _fill(model: Any, folder: Path, *, dtype: torch.dtype, placement: Placement) -> None:
+def _fill(
+    model: Any, folder: Path, *, dtype: torch.dtype, placement: Placement, stored: Stored | None
+) -> None:
     """Put every weight; tied ones once."""
     empty = dict(model.named_parameters(remove_duplicate=False))
     elsewhere = _elsewhere(model)
     same: dict[int, list[str]] = {}
     for name, parameter in empty.items():
         same.setdefault(id(parameter), []).append(name)
-    target = Targets(model, {**elsewhere, **empty})
+    target = Targets(_with_all_parts(model) if elsewhere else model, {**elsewhere, **empty})
     put: dict[str, Tensor | None] = {}
     strange: list[str] = []
     for shard in shards(folder):
         for source in shard.names():
+            part = None if stored is None else stored.split(source)
+            if part is not None and stored is not None:
+                name = target(part[0])
+                if name in empty:
+                    module = model.get_submodule(name.rpartition(".")[0])
+                    stored.keep(module, name, part[1], read_weight(shard, source, folder))
+                elif name not in elsewhere:
+                    strange.append(source)
+                continue
             name = target(source)
             if name not in empty and name not in elsewhere:
                 strange += [] if any(part in source for part in NOT_OURS) else [source]
@@ -164,12 +190,14 @@ def _fill(model: Any, folder: Path, *, dtype: torch.dtype, placement: Placement)
             if name in put:
                 _check_tied(names, put[name], read(), folder)
                 continue
-            module, _, leaf = name.rpartition(".")
-            placement.put(model.get_submodule(module), leaf, read, dtype)
+            parent, _, leaf = name.rpartition(".")
+            placement.put(model.get_submodule(parent), leaf, read, dtype)
             for alias in names:
                 _share(model, name, alias)
             # Mapped, so it takes no memory; the file may hold its twin too.
             put |= dict.fromkeys(names, read() if len(names) > 1 else None)
+    if stored is not None:
+        put |= dict.fromkeys(stored.finish())
     if missing := [name for name in empty if name not in put]:
         raise StageError(
             f"{folder}: {len(missing)} weights of {type(model).__name__} are missing, "
@@ -190,6 +218,12 @@ def _elsewhere(model: nn.Module) -> dict[str, torch.Size]:
         if isinstance(module, Elsewhere)
         for weight, shape in module.shapes.items()
     }
+
+
+def _with_all_parts(model: Any) -> Any:
+    """The model on meta without stand-ins: renamings belong to the classes of its parts."""
+    with torch.device("meta"):
+        return type(model)(model.config)
 
 
 def _share(model: Any, name: str, alias: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, LlavaForConditionalGeneration
+from transformers import AutoTokenizer, LlamaForCausalLM, LlavaForConditionalGeneration
 
 from scalesweep.data.tokenize import image_token_id
 from scalesweep.errors import StageError
@@ -25,9 +25,20 @@ from scalesweep.models.build import (
     load_vision_tower,
 )
 from scalesweep.models.loading import OnDevice, load_weights
-from scalesweep.models.quantization import FourBit, quantize_language_model
+from scalesweep.models.quantization import (
+    FourBit,
+    FourBitFiles,
+    check_quantized,
+    quantize_language_model,
+)
 from scalesweep.models.replica import Replica
 from scalesweep.models.split import Split, no_tower, with_part_of_adapters, without_projector
+from scalesweep.models.weights import (
+    check_architecture,
+    language_model_values,
+    read_config,
+    vision_tower_values,
+)
 from scalesweep.specs import GenerateSpec, Method
 
 
@@ -91,6 +102,64 @@ def load_checkpoint(
             quantize_language_model(base, compute_dtype=dtype)
         model = _with_adapters(base, checkpoint, replica, parts)
     return model.to(replica.device).eval(), loaded_tokenizer
+
+
+def load_external(
+    *,
+    spec: GenerateSpec,
+    checkpoint: Path,
+    base: Path | None,
+    tokenizer: Path,
+    replica: Replica | None = None,
+) -> tuple[Any, Any]:
+    """(model in evaluation mode, tokenizer) of a checkpoint that no stage made (external.py).
+
+    base: folder that adapters in `checkpoint` are over; None: the checkpoint is whole.
+
+    Raises:
+        StageError: a folder holds another architecture than the spec says, or cannot be read.
+    """
+    dtype = DTYPES[spec.precision]
+    replica = replica or Replica(device=_first_device())
+    parts = divided(
+        spec.model, spec.tower, method=spec.method, precision=spec.precision, parts=replica.size
+    ).layers
+    four_bit = spec.method is Method.qlora
+    inner = FourBit(replica.device, dtype) if four_bit else OnDevice(replica.device)
+    whole = base or checkpoint
+    quantized = four_bit and "quantization_config" in read_config(whole)
+    model: Any = load_weights(
+        LlamaForCausalLM if spec.tower is None else LlavaForConditionalGeneration,
+        whole,
+        dtype=dtype,
+        placement=Split(inner, replica, parts),
+        stored=FourBitFiles(whole, replica.device) if quantized else None,
+    )
+    _check_shapes(whole, spec, model.config)
+    loaded_tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+    if spec.tower is not None:
+        wanted = image_token_id(loaded_tokenizer)
+        if model.config.image_token_id != wanted:
+            raise StageError(
+                f"{tokenizer}: gives pictures the token {wanted}, but the model looks for "
+                f"{model.config.image_token_id}"
+            )
+    if four_bit:
+        model.is_loaded_in_4bit = True  # peft looks at it to choose its 4-bit adapters
+        if spec.tower is not None:
+            check_quantized(model)
+    if base is not None:
+        model = _with_adapters(model, checkpoint, replica, parts)
+    return model.to(replica.device).eval(), loaded_tokenizer
+
+
+def _check_shapes(folder: Path, spec: GenerateSpec, config: Any) -> None:
+    """What was planned with is what transformers made of the same files."""
+    found = config.get_text_config().to_dict()
+    found["tie_word_embeddings"] = config.tie_word_embeddings
+    check_architecture(folder, found, language_model_values(spec.model))
+    if spec.tower is not None:
+        check_architecture(folder, config.vision_config.to_dict(), vision_tower_values(spec.tower))
 
 
 def _first_device() -> torch.device:

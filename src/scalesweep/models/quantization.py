@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import bitsandbytes as bnb
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scalesweep.errors import StageError
-from scalesweep.models.loading import OnDevice, owned
+from scalesweep.models.loading import OnDevice, owned, shards
 
 
 def quantize_language_model(model: Any, *, compute_dtype: torch.dtype) -> None:
@@ -76,6 +78,65 @@ class FourBit:
             module.weight = nf4_weight(owned(read(), dtype=dtype, device=self.device))
         else:
             OnDevice(self.device).put(module, name, read, dtype)
+
+
+class FourBitFiles:
+    """Weights in NF4 as transformers saves them: what nf4_tensors gives, each in several tensors.
+
+    One weight is put as soon as all parts of it were read.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        self._device = device
+        self._parts: dict[str, dict[str, Tensor]] = {}
+        names = [name for shard in shards(folder) for name in shard.names()]
+        self._weights = {match.group(1) for name in names if (match := _PART.fullmatch(name))}
+        self._put: set[str] = set()
+
+    def split(self, source: str) -> tuple[str, str] | None:
+        if source in self._weights:
+            return source, ""
+        match = _PART.fullmatch(source)
+        return None if match is None else (match.group(1), match.group(2))
+
+    def keep(self, module: nn.Module, name: str, part: str, value: Tensor) -> None:
+        if not isinstance(module, bnb.nn.Linear4bit):
+            raise StageError(f"{name} is in 4 bit in the file, and is no layer that may be")
+        parts = self._parts.setdefault(name, {})
+        parts[part] = value.clone().to(self._device)
+        if len(parts) < NUM_PARTS:
+            return
+        shape = (module.out_features, module.in_features)
+        weight: Any = bnb.nn.Params4bit.from_prequantized(
+            data=parts.pop(""),
+            quantized_stats=self._parts.pop(name),
+            requires_grad=False,
+            device=self._device,
+            module=module,
+        )
+        if tuple(weight.quant_state.shape) != shape:
+            raise StageError(
+                f"{name} has the shape {list(weight.quant_state.shape)}, not {list(shape)}"
+            )
+        module.weight = weight
+        self._put.add(name)
+
+    def finish(self) -> set[str]:
+        if self._parts:
+            name, parts = next(iter(self._parts.items()))
+            raise StageError(
+                f"{name}: {len(parts)} of {NUM_PARTS} parts of a 4-bit weight are there; fetch the "
+                "folder again"
+            )
+        return self._put
+
+
+NUM_PARTS = 6
+"""Values, scales, their codes, the scales' scales and codes, and what they mean."""
+_PART = re.compile(
+    r"(.*\.weight)\.(absmax|quant_map|nested_absmax|nested_quant_map"
+    r"|quant_state\.bitsandbytes__nf4)"
+)
 
 
 def _replace_linear(root: nn.Module, replacement: Callable[[nn.Linear], nn.Module]) -> None:
