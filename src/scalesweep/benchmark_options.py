@@ -77,6 +77,10 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
 """Benchmark -> option -> what it may be. Files are relative to the data set's root."""
 
 
+PICTURES = frozenset({"mini_vqa", "llava_bench", "llava_bench_coco", "mm_vet", "mmbench"})
+"""Benchmarks that ask about pictures."""
+
+
 def needs_judge(benchmark: str, given: Mapping[str, Any]) -> bool:
     """Whether a judge model is asked by the rule that is chosen."""
     if benchmark == "mmbench":

@@ -47,6 +47,8 @@ One cell:
 Verbs
   run        (or no verb) run what is missing, then report; on Slurm: submit it
   plan       cells, stages, what is shared, what is done; runs nothing   [--json]
+  evaluate   a checkpoint of any study or of anyone, on benchmarks   CHECKPOINT
+             [evaluation=...] [judge=...] [template=...] [load_4bit=true] [num_beams=5]
   doctor     what this machine uses; with settings: every file they need
              [-m] [key=value ...] [--hash] [--json]
   status     where each stage of a study stands        [STUDY] [--json]
@@ -168,6 +170,12 @@ def _compose(verb: str, words: list[str], argv: Sequence[str]) -> int:
         return doctor(
             Path(default_store()).absolute(), None, as_json_text=as_json, hash_all=hash_all
         )
+    checkpoint = None
+    if verb == "evaluate":
+        from scalesweep.study_evaluate import asked
+
+        found = asked(words)
+        checkpoint, words = found.checkpoint, found.words
     words, sweep_names = _take_sweeps(words)
     own = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"}
     hydra_only = any(word.partition("=")[0] in own for word in words)
@@ -185,6 +193,7 @@ def _compose(verb: str, words: list[str], argv: Sequence[str]) -> int:
             as_json=as_json,
             hash_all=hash_all,
             sweep=load_sweep(sweep_names[0]) if sweep_names else None,
+            checkpoint=checkpoint,
             command=command_line(argv),
             asked_cluster=_asked_cluster(words),
         )
@@ -335,6 +344,6 @@ def _never_called(config: object) -> None:
     raise AssertionError(f"every run goes through the launcher, got {type(config)}")
 
 
-COMPOSING_VERBS = ("run", "plan", "doctor")
+COMPOSING_VERBS = ("run", "plan", "doctor", "evaluate")
 PLAIN_VERBS = STUDY_VERBS | EVALUATE_VERBS
 """Verbs that compose no grid."""

@@ -20,9 +20,12 @@ from scalesweep.config.schema import Parts
 from scalesweep.config.sweep import Sweep, bare
 from scalesweep.errors import ConfigError
 from scalesweep.plan.build import CellRequest, build_plan
+from scalesweep.plan.checkpoint import Checkpoint
 from scalesweep.plan.graph import Plan
 from scalesweep.rundir import Store
 
+RUNNING = ("run", "evaluate")
+"""Verbs that start something."""
 NO_AXIS = ("study", "store", "until", "cluster", "budget", "tracking", "judge", "datasets")
 """Settings that are one for a whole study: cells that differ in them would not compare."""
 
@@ -39,6 +42,8 @@ class Request:
     command: str = ""
     asked_cluster: str = "auto"
     exit_status: int = 0
+    checkpoint: Checkpoint | None = None
+    """evaluate: all cells ask this one."""
     waits: bool = False
     """A sweeper asked that chooses further cells by the scores of these."""
     interrupted: bool = False
@@ -87,7 +92,14 @@ def handle(cells: Iterable[tuple[Sequence[str], Composed]]) -> list[float | None
         return [None] * num_cells
     from scalesweep.study_run import run_plan
 
-    outcome = run_plan(plan, store, first, wait=request.waits)
+    if request.checkpoint is None:
+        outcome = run_plan(plan, store, first, wait=request.waits)
+    else:
+        from scalesweep.study_evaluate import files, results
+
+        outcome = run_plan(plan, store, first, wait=request.waits, shown=results)
+        for line in files(plan, store):
+            print(line)
     request.exit_status = outcome.exit_status
     by_name = outcome.scores
     return [by_name.get(cell.name) for cell in plan.cells][:num_cells] + [None] * (
@@ -106,7 +118,11 @@ def planned(
     for overrides, composed in cells:
         points.append(values.of(overrides))
         try:
-            configs.append(load(composed, planning=request.verb != "run", parts=parts))
+            planning = request.verb not in RUNNING
+            loaded = load(composed, planning=planning, parts=parts)
+            if request.checkpoint is not None:
+                loaded = request.checkpoint.adapted(loaded)
+            configs.append(loaded)
         except ConfigError as error:
             configs.append(None)
             faults[str(error)] = None
@@ -129,6 +145,7 @@ def planned(
         question=request.sweep.question if request.sweep else "",
         command=request.command,
         notes=_notes(distinct, request),
+        checkpoint=request.checkpoint,
     )
     return plan, first, len(points)
 

@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,14 +73,20 @@ def _check_for_slurm(config: RunConfig) -> None:
             )
 
 
-def run_plan(plan: Plan, store: Store, config: RunConfig, *, wait: bool = False) -> Outcome:
+Shown = Callable[[Plan, Store], str]
+"""What is printed of the scores instead of the report."""
+
+
+def run_plan(
+    plan: Plan, store: Store, config: RunConfig, *, wait: bool = False, shown: Shown | None = None
+) -> Outcome:
     """Run what is missing, report, and say how it ended; on Slurm: submit it.
 
     wait: on Slurm too, until there are scores: whoever asks goes on by them (a sweeper that seeks).
     """
     check_can_run(plan, store, config)
     if is_slurm(config.cluster):
-        return _run_on_slurm(plan, store, config, wait=wait)
+        return _run_on_slurm(plan, store, config, wait=wait, shown=shown)
     begin = time.monotonic()
     before = {stage.spec.ref for stage in plan.stages if is_done(store, stage.spec.ref)}
     if len(before) < len(plan.stages):
@@ -101,7 +107,7 @@ def run_plan(plan: Plan, store: Store, config: RunConfig, *, wait: bool = False)
         ).run()
     scores: Mapping[str, float] = {}
     if plan_has_scores(plan) and not result.interrupted:
-        scores = _report(plan, store)
+        scores = _report(plan, store, shown)
     if config.tracking.wandb and not result.interrupted and _to_export(plan, store, result):
         tracking = config.tracking
         _export(plan, store, project=tracking.project, entity=tracking.entity)
@@ -124,7 +130,9 @@ def exit_status(result: StudyResult) -> int:
     return DONE if result.all_done else CELL_FAILED
 
 
-def _run_on_slurm(plan: Plan, store: Store, config: RunConfig, *, wait: bool) -> Outcome:
+def _run_on_slurm(
+    plan: Plan, store: Store, config: RunConfig, *, wait: bool, shown: Shown | None
+) -> Outcome:
     from scalesweep.study_submit import submit_study
 
     result = submit_study(plan, store, config)
@@ -132,23 +140,23 @@ def _run_on_slurm(plan: Plan, store: Store, config: RunConfig, *, wait: bool) ->
         from scalesweep.launch.watch import Watcher
 
         watched = Watcher(plan=plan, store=store).run()
-        scores = finish(plan, store)
+        scores = finish(plan, store, shown)
         return Outcome(exit_status=DONE if watched.all_done else CELL_FAILED, scores=scores)
-    scores = finish(plan, store) if result.done == len(plan.stages) else {}
+    scores = finish(plan, store, shown) if result.done == len(plan.stages) else {}
     return Outcome(exit_status=DONE, scores=scores)
 
 
-def finish(plan: Plan, store: Store) -> Mapping[str, float]:
+def finish(plan: Plan, store: Store, shown: Shown | None = None) -> Mapping[str, float]:
     """What follows a study that ran elsewhere: the report and the W&B runs; scores by cell."""
     accounting.refresh(store, plan)
-    scores = _report(plan, store) if plan_has_scores(plan) else {}
+    scores = _report(plan, store, shown) if plan_has_scores(plan) else {}
     tracking = plan.cells[0].config["tracking"]
     if tracking["wandb"]:
         _export(plan, store, project=tracking["project"], entity=tracking["entity"])
     return scores
 
 
-def _report(plan: Plan, store: Store) -> Mapping[str, float]:
+def _report(plan: Plan, store: Store, shown: Shown | None) -> Mapping[str, float]:
     """Print the report, write the page; scores by cell."""
     from scalesweep.launch.local import announce
     from scalesweep.report.command import report
@@ -157,7 +165,10 @@ def _report(plan: Plan, store: Store) -> Mapping[str, float]:
 
     try:
         announce(store, plan)  # again: another command may have run other cells under this name
-        print(report(store, plan.study, width=terminal_width(), color=sys.stdout.isatty()))
+        if shown is not None:
+            print(shown(plan, store))
+        else:
+            print(report(store, plan.study, width=terminal_width(), color=sys.stdout.isatty()))
         page = report(store, plan.study, format="html")
         print(f"report: {page}")
         results = make_report(store, plan.study).results

@@ -38,7 +38,8 @@ from scalesweep.evaluate.generation import Prompt, end_tokens, generate_tokens
 from scalesweep.evaluate.letters import EncodedLetters, LetterChooser, likeliest
 from scalesweep.evaluate.published_answers import model_id, write_answers
 from scalesweep.evaluate.questions import Answer, Question
-from scalesweep.models.published import load_checkpoint
+from scalesweep.models.external import check_unchanged
+from scalesweep.models.published import load_checkpoint, load_external
 from scalesweep.models.replica import Replica, join
 from scalesweep.models.weights import weights_folder
 from scalesweep.records import canonical_json
@@ -68,8 +69,7 @@ def run(context: StageContext) -> None:
         find_benchmark(asked.name, dataset_root(context, asked.dataset), asked.file, asked.options)
         for asked in spec.benchmarks
     ]
-    folder = _weights(context, "tokenizer", spec.model.tokenizer)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(_tokenizer_folder(spec, context))
     size = context.execution.devices_per_replica
     share = Share(index=context.rank // size, count=context.world_size // size)
     stage = _Stage(
@@ -383,7 +383,15 @@ class _Answerer:
         return normalise(torch.from_numpy(np.stack(pixels)), blind=self.spec.blind)
 
 
+def _tokenizer_folder(spec: GenerateSpec, context: StageContext) -> Path:
+    if spec.checkpoint == "external":
+        return Path(context.execution.paths["tokenizer"])
+    return _weights(context, "tokenizer", spec.model.tokenizer)
+
+
 def _model(spec: GenerateSpec, context: StageContext, replica: Replica) -> Any:
+    if spec.checkpoint == "external":
+        return _external(spec, context, replica)
     model, _ = load_checkpoint(
         spec=spec,
         checkpoint=context.inputs.get("checkpoint"),
@@ -392,6 +400,25 @@ def _model(spec: GenerateSpec, context: StageContext, replica: Replica) -> Any:
             None if spec.tower is None else _weights(context, "vision_tower", spec.tower.weights)
         ),
         tokenizer=_weights(context, "tokenizer", spec.model.tokenizer),
+        replica=replica,
+    )
+    return model
+
+
+def _external(spec: GenerateSpec, context: StageContext, replica: Replica) -> Any:
+    """A checkpoint of no stage, if its bytes are still those that were planned with."""
+    paths, cache = context.execution.paths, context.store.cache
+    folder = Path(paths["checkpoint"])
+    base = Path(paths["language_model"]) if "language_model" in paths else None
+    assert spec.checkpoint_weights is not None
+    check_unchanged(spec.checkpoint_weights, folder, cache)
+    if base is not None:
+        check_unchanged(spec.model.weights, base, cache)
+    model, _ = load_external(
+        spec=spec,
+        checkpoint=folder,
+        base=base,
+        tokenizer=_tokenizer_folder(spec, context),
         replica=replica,
     )
     return model

@@ -34,6 +34,11 @@ class PartScore:
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> PartScore:
+        """Of what to_json gave, or BenchmarkScore's for its whole."""
+        return cls(**{name: data[name] for name in cls.__dataclass_fields__})
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkScore:
@@ -87,6 +92,23 @@ class BenchmarkScore:
                 for division, parts in self.other_parts.items()
             },
         }
+
+    @classmethod
+    def from_json(cls, benchmark: str, data: Mapping[str, Any]) -> BenchmarkScore:
+        """Of what to_json gave; without items."""
+
+        def parts(found: Mapping[str, Any]) -> dict[str, PartScore]:
+            return {name: PartScore.from_json(part) for name, part in found.items()}
+
+        same = ("rule", "options", "runs", "run_spread", "also", "num_empty", "judge_model",
+                "notes")  # fmt: skip
+        return cls(
+            benchmark=benchmark,
+            whole=PartScore.from_json(data),
+            categories=parts(data["categories"]),
+            other_parts={name: parts(found) for name, found in data["other_parts"].items()},
+            **{name: data[name] for name in same},
+        )
 
 
 def mean_and_error(items: Sequence[float]) -> tuple[float | None, float | None]:

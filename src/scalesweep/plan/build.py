@@ -16,6 +16,7 @@ from scalesweep.errors import PlanError
 from scalesweep.models.hub import weights_path
 from scalesweep.models.parameters import num_params, num_trainable_params
 from scalesweep.plan import identity
+from scalesweep.plan.checkpoint import Checkpoint
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
 from scalesweep.plan.resources import stage_execution
 from scalesweep.records import StageKind, StageRef, StageSpec
@@ -85,10 +86,12 @@ def build_plan(
     question: str = "",
     command: str = "",
     notes: Sequence[str] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> Plan:
     """The graph of stages that all cells need, each stage once.
 
     study: name; None makes one of the cells, the same for the same cells.
+    checkpoint: all cells ask this one, and make nothing themselves.
 
     Raises:
         PlanError: there are no cells, or two of them are the same.
@@ -96,12 +99,15 @@ def build_plan(
     if not requests:
         raise PlanError("no cells: the sweep's grids and the command line leave nothing to run")
     graph = _Graph()
+    if checkpoint is not None:
+        for stage in checkpoint.stages:
+            graph.add(stage)
     cells: list[Cell] = []
-    for request, name in zip(requests, cell_names(requests), strict=True):
-        stages = _cell_stages(graph, request)
-        cells.append(_cell(name, request, stages, graph.once))
+    for request, name in zip(requests, cell_names(requests, checkpoint), strict=True):
+        stages = _cell_stages(graph, request, checkpoint)
+        cells.append(_cell(name, request, stages, graph.once, checkpoint))
     return Plan(
-        study=study or study_name(cells),
+        study=study or study_name(cells, "study" if checkpoint is None else "evaluate"),
         cells=tuple(cells),
         stages=tuple(graph.stages.values()),
         question=question,
@@ -110,20 +116,23 @@ def build_plan(
     )
 
 
-def study_name(cells: Sequence[Cell]) -> str:
+def study_name(cells: Sequence[Cell], prefix: str = "study") -> str:
     """A name that depends only on what the cells are."""
     keys = sorted(str(ref) for cell in cells for ref in cell.stages.values())
-    return "study-" + hashlib.sha256("\n".join(keys).encode()).hexdigest()[:8]
+    return f"{prefix}-" + hashlib.sha256("\n".join(keys).encode()).hexdigest()[:8]
 
 
-def cell_names(requests: Sequence[CellRequest]) -> list[str]:
-    """Names of cells: model, resolution, mix and tuning, then what else tells them apart."""
+def cell_names(requests: Sequence[CellRequest], checkpoint: Checkpoint | None = None) -> list[str]:
+    """Names of cells: model, resolution, mix and tuning (or the checkpoint), then what else tells
+    them apart."""
     always = ("model", "resolution", "data_mix", "tuning")
     names = []
     for request in requests:
         config, point = request.config, request.point
         parts = [config.model.name, config.resolution.name, config.data_mix.name]
         parts.append(config.tuning.method)
+        if checkpoint is not None:
+            parts = [checkpoint.name]
         parts += [_short(key, value) for key, value in point.items() if key not in always]
         names.append("-".join(part for part in parts if part))
     count = Counter(names)
@@ -141,18 +150,30 @@ def _short(key: str, value: Any) -> str:
     return "".join(c if c.isalnum() or c in "._" else "_" for c in f"{word}{text}")
 
 
-def _cell(name: str, request: CellRequest, stages: Mapping[str, StageRef], once: _Once) -> Cell:
+def _cell(
+    name: str,
+    request: CellRequest,
+    stages: Mapping[str, StageRef],
+    once: _Once,
+    checkpoint: Checkpoint | None,
+) -> Cell:
     config = request.config
     model = once(identity.model_spec, config.model)
     tower = once(identity.tower_spec, config.resolution)
-    spec = _tune(once, config, model, tower)
+    if checkpoint is None:
+        trained = once(num_trainable_params, _tune(once, config, model, tower))
+        whole = once(num_params, model, tower)
+    else:
+        made = checkpoint.training
+        trained = 0 if made is None else num_trainable_params(made)
+        whole = num_params(checkpoint.model, checkpoint.tower)
     return Cell(
         name=name,
         point=dict(request.point),
         config={key: once(_plain, value) for key, value in vars(config).items()},
         stages=stages,
-        num_trainable_params=once(num_trainable_params, spec),
-        num_params=once(num_params, model, tower),
+        num_trainable_params=trained,
+        num_params=whole,
         num_nodes=config.nodes,
     )
 
@@ -203,10 +224,17 @@ EXECUTION_KEYS = (
 """Settings of a cell that are no part of the tune stage's key unless they are an axis."""
 
 
-def _cell_stages(graph: _Graph, request: CellRequest) -> dict[str, StageRef]:
+def _cell_stages(
+    graph: _Graph, request: CellRequest, checkpoint: Checkpoint | None
+) -> dict[str, StageRef]:
     """Adds the stages of one cell; role -> reference."""
     config = request.config
-    builder = _CellBuilder(graph=graph, config=config, point=request.point)
+    builder = _CellBuilder(graph=graph, config=config, point=request.point, checkpoint=checkpoint)
+    if checkpoint is not None:
+        builder.generate_of(checkpoint)
+        if config.until == "judge":
+            builder.judge()
+        return {**checkpoint.roles, **builder.roles}
     builder.bases()
     for step in ("align", "tune", "generate", "judge"):
         if _ORDER[step] <= _ORDER[config.until]:
@@ -222,6 +250,7 @@ class _CellBuilder:
     graph: _Graph
     config: RunConfig
     point: Mapping[str, Any]
+    checkpoint: Checkpoint | None = None
     roles: dict[str, StageRef] = field(default_factory=dict)
     model: LanguageModelSpec = field(init=False)
     tower: VisionTowerSpec = field(init=False)
@@ -307,6 +336,22 @@ class _CellBuilder:
                 inputs,
             )
 
+    def generate_of(self, checkpoint: Checkpoint) -> None:
+        """A checkpoint that is there already answers."""
+        asked = self.config.evaluation.benchmarks
+        spec = self.once(
+            identity.generate_of_checkpoint,
+            self.config.evaluation,
+            checkpoint,
+            self.config.precision,
+        )
+        self.roles["generate"] = self._add(
+            StageKind.generate,
+            f"generate {checkpoint.name}",
+            self._of(spec),
+            {**checkpoint.inputs, **self._questions(asked)},
+        )
+
     def _answers(
         self,
         method: str | None,
@@ -339,6 +384,8 @@ class _CellBuilder:
         return self.once(_to_identity, spec)
 
     def _label(self, kind: str) -> str:
+        if self.checkpoint is not None:
+            return f"{kind} {self.checkpoint.name}"
         config, method = self.config, self.config.tuning.method
         lora = f" r{config.lora.rank} a{config.lora.alpha:g}" if config.lora.rank else ""
         return (
@@ -408,6 +455,9 @@ class _CellBuilder:
         if kind is StageKind.data:
             name = stage_identity["dataset"]
             paths[f"data:{name}"] = config.datasets[name].root
+        elif self.checkpoint is not None:
+            if kind is StageKind.generate:
+                return dict(self.checkpoint.paths)
         elif kind is not StageKind.judge:
             model, tower = config.model, config.resolution
             tokenizer = model.tokenizer_path or model.path

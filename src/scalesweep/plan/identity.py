@@ -21,6 +21,7 @@ from scalesweep.config.model import ModelConfig
 from scalesweep.config.optim import OptimConfig
 from scalesweep.config.resolution import ResolutionConfig
 from scalesweep.config.run import RunConfig
+from scalesweep.plan.checkpoint import Checkpoint
 from scalesweep.specs import (
     BenchmarkSpec,
     DataSourceSpec,
@@ -261,6 +262,25 @@ def generate(
         max_new_tokens=evaluation.max_new_tokens,
         precision=Precision(precision),
         stop_strings=list(evaluation.stop_strings),
+    )
+
+
+def generate_of_checkpoint(
+    evaluation: EvaluationConfig, checkpoint: Checkpoint, precision: str
+) -> GenerateSpec:
+    """The same stage as in a study where the checkpoint is a store's."""
+    return GenerateSpec(
+        checkpoint=checkpoint.kind,
+        method=checkpoint.method,
+        model=checkpoint.model,
+        tower=checkpoint.tower,
+        blind=checkpoint.blind and checkpoint.tower is not None,
+        benchmarks=benchmarks(evaluation.benchmarks, evaluation.options),
+        num_beams=evaluation.num_beams,
+        max_new_tokens=evaluation.max_new_tokens,
+        precision=Precision(precision),
+        stop_strings=list(evaluation.stop_strings),
+        checkpoint_weights=checkpoint.weights,
     )
 
 

@@ -46,7 +46,10 @@ class Wanted:
 
 
 def wanted_weights(spec: TrainingSpec | GenerateSpec, paths: Mapping[str, str]) -> Iterable[Wanted]:
-    """What a stage reads besides what other stages made."""
+    """What a stage reads besides what other stages made; external checkpoints were looked at when
+    they were named (models/external.py)."""
+    if isinstance(spec, GenerateSpec) and spec.checkpoint == "external":
+        return
     model, tower = spec.model, spec.tower
     if model is not None:
         path = paths.get("language_model")
