@@ -62,7 +62,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "negative price": ("plan cluster.usd_per_node_hour=-1", ("usd_per_node_hour=-1",)),
     "unknown verb": (
         "trian model=33b",
-        ("trian", "run, plan, doctor, status, watch, logs, judge, report, export, cancel"),
+        ("trian", "plan, doctor, evaluate, status, watch, logs, judge, report, export, cancel"),
     ),
     "empty value": ("plan model=", ("model=", "empty")),
     "no key": ("plan =3", ("=3", "key=value")),

@@ -20,7 +20,7 @@ from transformers import LlamaForCausalLM, LlavaConfig, set_seed
 from scalesweep.data.images import normalise, read_pixels
 from scalesweep.data.tokenize import TextEncoder
 from scalesweep.errors import StageError
-from scalesweep.evaluate.generation import Prompt, generate_batch
+from scalesweep.evaluate.generation import Prompt, generate_tokens
 from scalesweep.models.build import llama_config
 from scalesweep.models.embeddings import picture_features, text_embeddings, with_pictures
 from scalesweep.models.export import Export, export
@@ -204,15 +204,16 @@ def answered(
     if pixels is not None:
         hidden = with_pictures(hidden, is_image, picture_features(llava, pixels))
     answers = {
-        beams: generate_batch(
+        beams: tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        for beams in num_beams
+        for tokens in generate_tokens(
             model,
             tokenizer,
             [Prompt(number=0, input_ids=ids)],
             pixels=pixels,
             num_beams=beams,
             max_new_tokens=8,
-        )[0].text
-        for beams in num_beams
+        )
     }
     return {
         "input_ids": ids,
