@@ -23,7 +23,7 @@ from scalesweep.preflight import (
     fetched_tokenizers,
     tokenizer_faults,
 )
-from scalesweep.records import Done
+from scalesweep.records import Done, StageKind
 from scalesweep.rundir import Store, write_json
 from tests.config.composing import cell
 from tests.evaluate.official import SAMPLES
@@ -211,20 +211,40 @@ def test_what_a_judge_is_shown_is_checked_before_anything_is_answered(tmp_path: 
     asked = "evaluation.benchmarks=[{name: vicuna80, dataset: mine, file: question.jsonl}]"
     settings = [
         "model=mini_xs",
-        f"+datasets.mine={{root: {root}, files: {{question.jsonl: ''}}}}",
+        f"+datasets.mine={{root: {root}, files: {{question.jsonl: '', answer_gpt35.jsonl: ''}}}}",
         asked,
         "evaluation.primary=vicuna80",
         "evaluation.base_benchmarks=[]",
         "judge=gpt4",
     ]
     plan = build_plan([CellRequest(point={}, config=cell(*settings))], study="judged")
+    judged = [stage for stage in plan.stages if stage.spec.kind is StageKind.judge]
 
-    whole = list(faults(plan.stages, {"mine": root}, cache=tmp_path / "cache"))
+    whole = list(faults(judged, {"mine": root}, cache=tmp_path / "cache"))
     (root / "answer_gpt35.jsonl").unlink()
-    (line,) = faults(plan.stages, {"mine": root}, cache=tmp_path / "cache")
+    (line,) = faults(judged, {"mine": root}, cache=tmp_path / "cache")
 
     assert whole == []
     assert "answer_gpt35.jsonl: cannot be read (No such file or directory)" in line
+
+
+def test_a_question_that_the_model_cannot_be_asked_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "vicuna80"
+    shutil.copytree(SAMPLES / "vicuna80", root)
+    settings = [
+        "model=mini_xs",
+        f"+datasets.mine={{root: {root}, files: {{question.jsonl: '', answer_gpt35.jsonl: ''}}}}",
+        "evaluation.benchmarks=[{name: vicuna80, dataset: mine, file: question.jsonl}]",
+        "evaluation.primary=vicuna80",
+        "evaluation.base_benchmarks=[]",
+        "judge=gpt4",
+    ]
+    plan = build_plan([CellRequest(point={}, config=cell(*settings))], study="asked")
+    asked = [stage for stage in plan.stages if stage.spec.kind is StageKind.generate]
+
+    (line,) = faults(asked, {"mine": root}, cache=tmp_path / "cache")
+
+    assert "holds 'How', which the tokenizer does not know" in line
 
 
 def test_a_file_that_changed_since_it_was_taken_stock_of_is_refused(

@@ -88,6 +88,18 @@ def needs_judge(benchmark: str, given: Mapping[str, Any]) -> bool:
     return benchmark in ("llava_bench", "llava_bench_coco", "mm_vet", "vicuna80")
 
 
+def files_besides(benchmark: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """Option -> file below the data set's root that the chosen rule reads besides the questions."""
+    values = option_values(benchmark, given)
+    names = [name for name in values if name in ("context", "reference")]
+    if benchmark == "vicuna80" and values["method"] == "single":
+        names = ["solutions"]
+    elif benchmark == "vicuna80" and values["method"] == "pairwise":
+        names = ["reference", "solutions"]
+    files = {name: str(values[name]) for name in names}
+    return files | ({"subset": "bard_set.json"} if values.get("subset") == "bard_set" else {})
+
+
 def option_values(benchmark: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a benchmark: what is given, else the default."""
     known = OPTIONS[benchmark]

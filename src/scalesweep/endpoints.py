@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from urllib.parse import urlsplit, urlunsplit
 
@@ -25,6 +26,18 @@ def has_secrets(url: str) -> bool:
     """Whether an address has a part that public_url leaves out."""
     parts = urlsplit(url)
     return "@" in parts.netloc or bool(parts.query) or bool(parts.fragment)
+
+
+def needs_key(endpoint: str, url: str) -> bool:
+    """Whether an endpoint wants a key: all do but one's own server on this machine."""
+    return not (endpoint == "compatible" and _is_loopback(urlsplit(url).hostname or ""))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def url_of_environment(endpoint: str) -> str | None:

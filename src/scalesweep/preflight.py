@@ -247,6 +247,30 @@ def _check_questions(stage: PlannedStage, roots: Mapping[str, Path], cache: Path
                 )
 
 
+def _check_asked(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
+    """Questions as above, and whether the model can be asked them: length, words, letters."""
+    from transformers import AutoTokenizer
+
+    from scalesweep.evaluate.asked import check
+    from scalesweep.evaluate.benchmarks.registry import benchmark
+    from scalesweep.models.weights import weights_folder
+    from scalesweep.specs import GenerateSpec
+
+    _check_questions(stage, roots, cache)
+    spec = GenerateSpec.from_identity(stage.spec.identity)
+    folder = weights_folder(
+        "tokenizer", spec.model.tokenizer, paths=stage.execution.paths, inputs={}
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for asked in spec.benchmarks:
+        if asked.dataset in roots:
+            check(
+                benchmark(asked.name, roots[asked.dataset], asked.file, asked.options),
+                spec,
+                tokenizer,
+            )
+
+
 def _check_judged(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
     """Questions as above, and what a judge is shown besides: captions, reference answers."""
     from scalesweep.evaluate.benchmarks.registry import benchmark
@@ -265,7 +289,7 @@ CHECKS: Mapping[StageKind, Callable[[PlannedStage, Mapping[str, Path], Path], No
     StageKind.base: _check_training_data,
     StageKind.align: _check_training_data,
     StageKind.tune: _check_training_data,
-    StageKind.generate: _check_questions,
+    StageKind.generate: _check_asked,
     StageKind.judge: _check_judged,
 }
 

@@ -122,6 +122,30 @@ def test_letters_need_no_judge_unless_one_is_to_read_them() -> None:
         cell(*words, "+evaluation.options.mmbench.extractor=judge")
 
 
+REFERENCE = ("model=7b", "evaluation=vicuna80", "+evaluation.options.vicuna80.reference=mine.jsonl")
+
+
+def test_a_file_that_a_judge_is_shown_must_be_declared() -> None:
+    with pytest.raises(ConfigError) as error:
+        cell(*REFERENCE)
+
+    declare = '+datasets.vicuna80.files={mine.jsonl: ""}'
+    assert str(error.value) == (
+        "evaluation.options.vicuna80.reference=mine.jsonl: is not among the files of data set "
+        f"vicuna80; declare it: '{declare}'"
+    )
+    assert cell(*REFERENCE, declare).datasets["vicuna80"].files["mine.jsonl"] == ""
+
+
+def test_only_files_of_the_chosen_rule_must_be_declared() -> None:
+    single = (*REFERENCE, "+evaluation.options.vicuna80.method=single")
+
+    with pytest.raises(ConfigError, match=r"vicuna80\.solutions=reference_answer_gpt-4\.jsonl"):
+        cell(*single)
+    with pytest.raises(ConfigError, match=r"mm_vet\.subset=bard_set\.json"):
+        cell("model=7b", "evaluation=mm_vet", "+evaluation.options.mm_vet.subset=bard_set")
+
+
 @pytest.mark.parametrize(
     "option",
     sorted(

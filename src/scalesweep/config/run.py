@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from scalesweep.benchmark_options import needs_judge
+from scalesweep.benchmark_options import files_besides, needs_judge
 from scalesweep.config.align import AlignConfig
 from scalesweep.config.base import BaseConfig
 from scalesweep.config.batch import BatchConfig, gradient_accumulation_steps
@@ -76,6 +76,7 @@ class RunConfig:
         self._check_tuning()
         self._check_miniature()
         self._check_data()
+        self._check_benchmark_files()
         self._check_judge()
         self._check_base()
         self._check_batch()
@@ -163,6 +164,21 @@ class RunConfig:
                 f"judge={self.judge.name}: {names} need a judge model; take judge=gpt4 or another "
                 "of conf/judge/, until=generate, or another evaluation"
             )
+
+    def _check_benchmark_files(self) -> None:
+        """What a judge is shown determines scores: its files are declared, or in no key."""
+        evaluation = self.evaluation
+        for benchmark in (*evaluation.benchmarks, *evaluation.base_benchmarks):
+            declared = self.datasets[benchmark.dataset].files
+            given = evaluation.options.get(benchmark.name, {})
+            for option, file in files_besides(benchmark.name, given).items():
+                require(
+                    not declared or file in declared,
+                    f"evaluation.options.{benchmark.name}.{option}",
+                    file,
+                    f"is not among the files of data set {benchmark.dataset}; declare it: "
+                    f"'+datasets.{benchmark.dataset}.files={{{file}: \"\"}}'",
+                )
 
     def _check_dataset(self, key: str, name: str) -> None:
         require(

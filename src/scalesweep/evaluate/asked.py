@@ -100,6 +100,21 @@ def ask(rules: Benchmark, spec: GenerateSpec, tokenizer: Any) -> AskedBenchmark:
     return AskedBenchmark(rules=rules, prompts=prompts)
 
 
+def check(rules: Benchmark, spec: GenerateSpec, tokenizer: Any) -> None:
+    """Refuse what ask() would, without the time that it takes: of questions that are answered by
+    letters only the longest is put in tokens.
+
+    Raises:
+        DataError: a question cannot be asked this model; the message names it.
+    """
+    encoder = TextEncoder(tokenizer)
+    numbered = list(enumerate(rules.questions))
+    by_letters = [(n, q) for n, q in numbered if q.letters is not None]
+    longest = sorted(by_letters, key=lambda pair: len(pair[1].text), reverse=True)[:1]
+    for number, question in [(n, q) for n, q in numbered if q.letters is None] + longest:
+        _prompt(number, question, spec, encoder, tokenizer, benchmark=rules.name)
+
+
 def _prompt(
     number: int,
     question: Question,

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from scalesweep.endpoints import needs_key
 from scalesweep.errors import PlanError
 from scalesweep.models.parameters import num_params, num_trainable_params
 from scalesweep.plan.graph import PlannedStage
@@ -141,9 +141,9 @@ def _key_faults(stage: PlannedStage, spec: JudgeSpec) -> list[str]:
     """A judge that runs here and would be refused by its endpoint, after all the training."""
     if spec.scorer == "exact_match":
         return []
-    variable = stage.execution.judge["api_key_variable"]
-    host = urlsplit(stage.execution.judge["base_url"] or "").hostname
-    if os.environ.get(variable) or host in ("localhost", "127.0.0.1", "::1"):
+    settings = stage.execution.judge
+    variable = settings["api_key_variable"]
+    if os.environ.get(variable) or not needs_key(settings["endpoint"], settings["base_url"] or ""):
         return []
     return [
         f"judge.api_key_variable={variable}: is not set in the environment, and {spec.model} is "

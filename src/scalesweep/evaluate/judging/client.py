@@ -10,7 +10,6 @@ import asyncio
 import datetime
 import email.utils
 import enum
-import ipaddress
 import json
 import logging
 import math
@@ -21,7 +20,13 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from scalesweep.endpoints import OPENAI_URL, URL_VARIABLES, public_url, url_of_environment
+from scalesweep.endpoints import (
+    OPENAI_URL,
+    URL_VARIABLES,
+    needs_key,
+    public_url,
+    url_of_environment,
+)
 from scalesweep.errors import StageError
 from scalesweep.evaluate.judging.items import Request
 from scalesweep.evaluate.judging.scrubbing import Scrubber, secrets_of_url
@@ -312,20 +317,13 @@ def _key(endpoint: str, url: str, variable: str) -> str:
         )
     if key:
         return key
-    if endpoint == "compatible" and _is_loopback(urlsplit(url).hostname or ""):
+    if not needs_key(endpoint, url):
         return NO_KEY
     hint = f" ({NO_KEY} where the server wants none)" if endpoint == "compatible" else ""
     raise StageError(
         f"judge.api_key_variable={variable}: the environment has no such variable; export "
         f"{variable} with the key of the endpoint{hint} and type the line again"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _custom_header_values() -> set[str]:
