@@ -226,3 +226,32 @@ def test_markdown_and_csv_hold_the_same_numbers(beams: Judged) -> None:
     assert (here["Overall"], here["Overall ±"], here["latency_s"]) == ("73.0", "2.1", "3.25")
     with pytest.raises(ConfigError, match="--format=html: a paper's table comes as terminal"):
         report(beams.store, "tables", paper="table1", format="html")
+
+
+def test_what_judges_were_paid_is_said_apart_from_the_costs(tmp_path: Path) -> None:
+    study = Judged(tmp_path, {"one": MIX})
+    study.score("one", {"llava_bench": llava_bench(73.0, 82.0, 70.0, 61.0)})
+    stage = study.store.stage(study.stages["one"]["judge"])
+    for number, usd in ((1, 1.25), (2, 0.5)):  # every attempt is paid for
+        stage.attempt(number).path.mkdir(exist_ok=True)
+        metered = {"metered": {"replies": 90}}
+        account = {"usd": usd, "unsure_usd": 0.0, "benchmarks": {"llava_bench": metered}}
+        write_json(stage.attempt(number).path / "judging.json", account)
+
+    found = json.loads(report(study.store, "tables", format="json"))["costs"]["judging"]
+    text = report(study.store, "tables", format="md")
+
+    assert found == {"usd": 1.75, "unsure_usd": 0.0, "num_replies": 180}
+    assert "Judges were paid $1.75 for 180 replies, which is not in the costs." in text
+
+
+def test_a_judge_without_a_price_cost_what_nobody_knows(tmp_path: Path) -> None:
+    study = Judged(tmp_path, {"one": MIX})
+    study.score("one", {"llava_bench": llava_bench(73.0, 82.0, 70.0, 61.0)})
+    attempt = study.store.stage(study.stages["one"]["judge"]).attempt(1)
+    account = {"usd": None, "unsure_usd": None, "benchmarks": {"m": {"metered": {"replies": 1}}}}
+    write_json(attempt.path / "judging.json", account)
+
+    assert "Judges gave 1 reply; what they cost is not known" in report(
+        study.store, "tables", format="md"
+    )

@@ -13,7 +13,14 @@ from scalesweep.records import StageKind, StageRef
 from scalesweep.report.checks import report_warnings
 from scalesweep.report.costs import CellCosts, StageCost, cell_costs
 from scalesweep.report.labels import seed_of, setting_labels, value_at
-from scalesweep.report.scores import AnsweringTime, BenchmarkResult, answering_times, read_scores
+from scalesweep.report.scores import (
+    AnsweringTime,
+    BenchmarkResult,
+    JudgingCost,
+    answering_times,
+    judging_cost,
+    read_scores,
+)
 from scalesweep.report.slurm_accounting import StudyAccount, study_account
 from scalesweep.report.stage_accounts import StageAccounts
 from scalesweep.report.stage_results import (
@@ -105,6 +112,8 @@ class StudyResults:
     warnings: tuple[str, ...]
     account: StudyAccount | None = None
     """None where Slurm ran nothing of it."""
+    judging: JudgingCost | None = None
+    """None where no judge was asked."""
 
     @property
     def num_done(self) -> int:
@@ -151,6 +160,12 @@ def collect(store: Store, plan: Plan) -> StudyResults:
         versions=_versions(stages),
         other_studies=_other_studies(store, plan),
         warnings=(*damaged, *report_warnings(stages, cells)),
+        judging=judging_cost(
+            attempt.path
+            for ref, stage in stages.items()
+            if stage.kind is StageKind.judge
+            for attempt in store.stage(ref).attempts()
+        ),
         account=study_account(
             ((s.label, s.account) for s in stages.values() if s.account is not None),
             num_local=sum(len(s.attempts) for s in stages.values() if s.account is None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -53,6 +54,7 @@ def report_json(report: StudyReport) -> dict[str, Any]:
         "costs": {
             **_stage_cost(results.total),
             **_account(results.account),
+            **({} if results.judging is None else {"judging": dataclasses.asdict(results.judging)}),
             "by_kind": {
                 str(k): {
                     **_stage_cost(cost),

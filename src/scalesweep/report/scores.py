@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,3 +163,39 @@ def _beside_output(stage: StageResult, name: str) -> Mapping[str, Any]:
     with contextlib.suppress(OSError, StoreError):
         return read_json(stage.output.parent / name)
     return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingCost:
+    """What judges were paid by all attempts of a study's judge stages, beside its node-hours."""
+
+    usd: float | None
+    """Metered by the tokens of all replies; None where a model has no price."""
+    unsure_usd: float | None
+    """Of calls whose reply did not come: paid or not, nobody says."""
+    num_replies: int
+
+
+def judging_cost(attempts: Iterable[Path]) -> JudgingCost | None:
+    """Of attempts' folders; None where no judge was asked."""
+    usd: list[float | None] = []
+    unsure: list[float | None] = []
+    replies = 0
+    for folder in attempts:
+        with contextlib.suppress(OSError, StoreError, KeyError, TypeError):
+            account = read_json(folder / "judging.json")
+            replies += sum(int(b["metered"]["replies"]) for b in account["benchmarks"].values())
+            usd.append(_optional(account["usd"]))
+            unsure.append(_optional(account["unsure_usd"]))
+    if not usd:
+        return None
+    return JudgingCost(usd=_sum(usd), unsure_usd=_sum(unsure), num_replies=replies)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    total = 0.0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total

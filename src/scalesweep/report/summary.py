@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from scalesweep.report import formatting as fmt
+from scalesweep.report.scores import JudgingCost
 from scalesweep.report.settings import Setting
 from scalesweep.report.slurm_accounting import NamedCharge
 from scalesweep.report.stage_results import StageState
@@ -220,6 +221,19 @@ def _named(charges: Sequence[NamedCharge]) -> str:
     return "; ".join(names)
 
 
+def judging_note(judging: JudgingCost) -> str:
+    """What judges were paid, which is in no node-hour."""
+    replies = f"{judging.num_replies:,} {'reply' if judging.num_replies == 1 else 'replies'}"
+    if judging.usd is None:
+        return (
+            f"Judges gave {replies}; what they cost is not known (judge.prices), nor in the costs."
+        )
+    text = f"Judges were paid {fmt.usd(judging.usd)} for {replies}, which is not in the costs."
+    if judging.unsure_usd:
+        text += f" Calls without a reply may have cost up to {fmt.usd(judging.unsure_usd)} more."
+    return text
+
+
 def cost_notes(report: StudyReport) -> list[str]:
     """What is in the costs and what is not."""
     results = report.results
@@ -233,6 +247,8 @@ def cost_notes(report: StudyReport) -> list[str]:
         "failed ones.",
         *price_notes(report),
     ]
+    if results.judging is not None:
+        notes.append(judging_note(results.judging))
     if any("base" not in cell.cell.stages for cell in results.cells):
         notes.append(
             "The making of base models and vision towers that are given, not trained by this "
