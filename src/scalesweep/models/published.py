@@ -173,7 +173,8 @@ def _with_adapters(base: Any, folder: Path, replica: Replica, layers: Sequence[r
             warnings.filterwarnings("error", message="Found missing adapter keys")
             if replica.size > 1:
                 return with_part_of_adapters(base, folder, replica, layers)
-            return PeftModel.from_pretrained(base, folder)
+            # peft itself would load them to the first device, whichever is this rank's.
+            return PeftModel.from_pretrained(base, folder, torch_device=str(replica.device))
     except (
         OSError,
         RuntimeError,
