@@ -7,7 +7,16 @@ import os
 import platform
 import sys
 
-NAMES = ("startup", "sweeps", "submission", "training", "packing", "checkpoints", "demo")
+NAMES = (
+    "startup",
+    "sweeps",
+    "submission",
+    "training",
+    "packing",
+    "checkpoints",
+    "generation",
+    "demo",
+)
 
 
 def main(names: list[str]) -> int:
