@@ -13,6 +13,7 @@ from typing import Any
 
 from scalesweep.endpoints import needs_key
 from scalesweep.errors import PlanError
+from scalesweep.models.answering_memory import divided
 from scalesweep.models.parameters import num_params, num_trainable_params
 from scalesweep.plan.graph import PlannedStage
 from scalesweep.plan.resources import local_devices
@@ -22,11 +23,9 @@ from scalesweep.specs import (
     DataSpec,
     GenerateSpec,
     JudgeSpec,
-    LanguageModelSpec,
     Method,
     Precision,
     TrainingSpec,
-    VisionTowerSpec,
 )
 
 # Bytes of one trained parameter: weight, gradient, fp32 copy and two Adam moments
@@ -68,11 +67,10 @@ def training_bytes(spec: TrainingSpec) -> float:
     return trained * TRAINED_BYTES + frozen * width
 
 
-def answering_bytes(
-    model: LanguageModelSpec, tower: VisionTowerSpec | None, precision: Precision
-) -> float:
-    """Weights of a model that answers questions."""
-    return num_params(model, tower) * (2 if precision is Precision.bf16 else 4)
+def answering_bytes(spec: GenerateSpec) -> float:
+    """Weights of one copy of a model that answers questions; those of QLoRA in 4 bit."""
+    whole = divided(spec.model, spec.tower, method=spec.method, precision=spec.precision, parts=1)
+    return sum(whole.weight_bytes)
 
 
 def refuse_impossible(
@@ -108,7 +106,7 @@ def needed_bytes(stage: PlannedStage) -> float:
     if isinstance(spec, TrainingSpec):
         return training_bytes(spec)
     if isinstance(spec, GenerateSpec):
-        return answering_bytes(spec.model, spec.tower, spec.precision)
+        return answering_bytes(spec)
     return 0.0
 
 
