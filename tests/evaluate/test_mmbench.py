@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from openpyxl import Workbook, load_workbook
@@ -517,6 +519,16 @@ def test_answers_are_written_as_llava_does(tmp_path: Path) -> None:
         "metadata": {},
     }
     assert len(others) == 18
+
+
+def test_nothing_in_a_submission_says_when_it_was_made(tmp_path: Path) -> None:
+    own().write_answers(tmp_path, {}, model_id="mini")
+
+    with ZipFile(tmp_path / "mmbench" / "submission.xlsx") as sheet:
+        times = {part.date_time for part in sheet.infolist()}
+        said = re.findall(r">(\d{4}-[^<]*)<", sheet.read("docProps/core.xml").decode())
+    assert times == {(1980, 1, 1, 0, 0, 0)}
+    assert set(said) == {"1980-01-01T00:00:00Z"}
 
 
 def test_the_submission_has_the_official_columns_and_keeps_text_as_text(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 from scalesweep.errors import ConfigError, DataError
 from scalesweep.evaluate.answer_files import answer_id
@@ -80,7 +81,23 @@ def write_submission(file: Path, rows: Sequence[Row], texts: Mapping[str, str]) 
         values = [row.index if name == "index" else row.cells[name] for name in columns]
         values.insert(PREDICTION_COLUMN, texts.get(str(row.index), ""))
         sheet.append([None if value == "" else cell(value) for value in values])
-    book.save(file)
+    made = BytesIO()
+    book.save(made)
+    file.write_bytes(_without_times(made))
+
+
+_MODIFIED = re.compile(rb"(<dcterms:(created|modified)[^>]*>)[^<]*")
+_EPOCH = b"1980-01-01T00:00:00Z"
+
+
+def _without_times(sheet: BytesIO) -> bytes:
+    """The same sheet as if made at the beginning of zip's time: equal answers are equal bytes."""
+    result = BytesIO()
+    with ZipFile(sheet) as old, ZipFile(result, "w", ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            content = _MODIFIED.sub(rb"\g<1>" + _EPOCH, old.read(name))
+            new.writestr(ZipInfo(name), content, ZIP_DEFLATED)
+    return result.getvalue()
 
 
 def table_file(data: Path | None) -> Path:
