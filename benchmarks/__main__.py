@@ -15,6 +15,7 @@ NAMES = (
     "packing",
     "checkpoints",
     "generation",
+    "judging",
     "demo",
 )
 

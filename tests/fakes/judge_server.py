@@ -3,7 +3,7 @@
 What happens to a request is decided by its text, the seed and how often it came before, so two
 runs see the same faults whatever the order. Every request is counted.
 
-    python -m tests.fakes.judge_server [--fault-rate 0.2] [--seed 1]   prints its address
+    python -m tests.fakes.judge_server [--fault-rate F] [--seed N] [--delay S]   prints its address
 """
 
 from __future__ import annotations
@@ -172,7 +172,9 @@ class JudgeServer:
         headers: Mapping[str, str],
         writer: asyncio.StreamWriter,
     ) -> bool:
-        echo = f"you sent {headers.get('authorization') or headers.get('api-key')}"
+        # As careless servers do; no letter of it may be written down.
+        header = headers.get("authorization") or headers.get("api-key")
+        echo = f"you sent {header} to http://{headers.get('host')}{self.paths[-1]}"
         if what == "slow":
             await asyncio.sleep(self.slow_s)
         if what in ("ok", "slow", "invalid", "filtered-reply", "empty"):
@@ -284,8 +286,9 @@ def main() -> None:
     words = argparse.ArgumentParser()
     words.add_argument("--fault-rate", type=float, default=0.0)
     words.add_argument("--seed", type=int, default=0)
+    words.add_argument("--delay", type=float, default=JudgeServer.delay_s)
     given = words.parse_args()
-    with JudgeServer(fault_rate=given.fault_rate, seed=given.seed) as server:
+    with JudgeServer(fault_rate=given.fault_rate, seed=given.seed, delay_s=given.delay) as server:
         print(server.url, flush=True)
         threading.Event().wait()
 
