@@ -153,7 +153,8 @@ def test_silence_beyond_patience_ends_the_stage_and_says_what_is_stored(tmp_path
     words = str(error.value)
     assert f"the judge {MODEL} at 127.0.0.1:{server.port} has replied nothing for" in words
     assert "(last: 503 server error: broke" in words
-    assert "8 of 10 replies are stored; the same line goes on with the rest" in words
+    assert "8 of 10 replies are stored (<3> in run 1 is the first without one)" in words
+    assert "the same line goes on with the rest (judge.patience_s=0.5" in words
     with JudgeServer() as server:
         assert all(r.valid for run in panel(tmp_path, server, runs=2).ask(items(5))
                    for r in run.values())  # fmt: skip

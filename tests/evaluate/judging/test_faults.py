@@ -170,7 +170,7 @@ def test_a_stage_tells_how_far_it_is_and_what_stopped_it(tmp_path: Path) -> None
     make_bench(tmp_path / "bench", 10)
     with JudgeServer(script={"What is <9>?": ("503",) * 99}) as server:
         context = judged(tmp_path / "a", tmp_path / "bench", server.url, patience_s=0.4)
-        with pytest.raises(StageError, match="9 of 10 replies are stored; the same line goes on"):
+        with pytest.raises(StageError, match=r"9 of 10 replies are stored \(9 in run 1 is"):
             stages.run(context)
 
     rows = list(context.attempt.metric_rows())

@@ -460,10 +460,19 @@ class _Asking:
     def _so_far(self) -> str:
         return f"{self._num_done()} of {self.total} replies are stored"
 
+    def _first_open(self) -> str:
+        """For people: the endpoint may fail at this one alone."""
+        for run, replies in enumerate(self.got, start=1):
+            for item in self.items:
+                if item.item not in replies:
+                    return f"{item.item} in run {run}"
+        return "none"
+
     def _impatient(self, what: str) -> StageError:
         last = f" (last: {self.last_fault})" if self.last_fault else ""
         return StageError(
-            f"{self._judge()} {what}{last}; {self._so_far()}; the same line goes on with the rest "
+            f"{self._judge()} {what}{last}; {self._so_far()} ({self._first_open()} is the first "
+            "without one); the same line goes on with the rest "
             f"(judge.patience_s={self.patience_s:g} is how long it may be silent)"
         )
 
