@@ -22,6 +22,8 @@ class Option:
     """Words to choose from; empty: any value of the default's type."""
     minimum: int = 0
     """Of a number."""
+    asks: bool = False
+    """It changes what a model is asked, not only how its answers are judged."""
 
     def fault(self, value: object) -> str | None:
         """The rule that a value breaks, or None."""
@@ -58,10 +60,10 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
     },
     "mm_vet": {
         "unparsable": _UNPARSABLE,
-        "subset": Option(default="all", choices=("all", "bard_set")),
+        "subset": Option(default="all", choices=("all", "bard_set"), asks=True),
     },
     "mmbench": {
-        "prompt": Option(default="llava", choices=("llava", "vlmevalkit")),
+        "prompt": Option(default="llava", choices=("llava", "vlmevalkit"), asks=True),
         "extraction": Option(default="current", choices=("current", "first_release")),
         "extractor": Option(default="exact", choices=("exact", "judge")),
     },
@@ -72,13 +74,17 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = {
         "math": Option(default="first_line", choices=("first_line", "last_line")),
         "solutions": Option(default="reference_answer_gpt-4.jsonl"),
     },
-    "mmlu": {"shots": Option(default=5), "dev": Option(default="dev")},
+    "mmlu": {"shots": Option(default=5, asks=True), "dev": Option(default="dev", asks=True)},
 }
 """Benchmark -> option -> what it may be. Files are relative to the data set's root."""
 
 
 PICTURES = frozenset({"mini_vqa", "llava_bench", "llava_bench_coco", "mm_vet", "mmbench"})
 """Benchmarks that ask about pictures."""
+
+
+BY_LETTERS = ("mmlu",)
+"""Benchmarks whose answers are letters that are compared: beams and lengths change none."""
 
 
 def needs_judge(benchmark: str, given: Mapping[str, Any]) -> bool:

@@ -138,7 +138,8 @@ def test_missing_and_unparsable_verdicts_are_counted_below(tmp_path: Path) -> No
     study.score("one", {"llava_bench": scored})
 
     assert any(
-        "2 missing, 1 unparsable of 60 questions" in note for note in study.table("table1")["notes"]
+        "2 missing, 1 unparsable of 60 questions in 2 judge runs" in note
+        for note in study.table("table1")["notes"]
     )
 
 
@@ -184,6 +185,49 @@ def test_table_3a_is_a_grid_of_sizes_and_pictures(tmp_path: Path) -> None:
     assert lines["224px", "here"] == [60.0, 66.0, None, None]
     assert lines["336px (mix)", "paper"] == [None, None, 73.9, 74.2]
     assert ("336px", "here") not in lines
+
+
+def test_where_several_cells_fit_one_place_each_has_a_line_of_its_own(tmp_path: Path) -> None:
+    one = ("model=33b", "data_mix=llava80k", "evaluation=llava_bench")
+    cells = {"slow": (*one, "optim.lr=1e-5"), "usual": one, "7": ("model=7b", *one[1:])}
+    study = Judged(tmp_path, cells)
+    for name, score in (("slow", 10.0), ("usual", 72.0), ("7", 60.0)):
+        study.score(name, {"llava_bench": llava_bench(score, 1.0, 2.0, 3.0)})
+
+    lines = study.lines("table3a")
+
+    assert lines["336px", "here"] == [60.0, None, None, None]
+    alone = {label: values for (label, _), values in lines.items() if label.startswith("336px: ")}
+    assert sorted(values[2] or 0.0 for values in alone.values()) == [10.0, 72.0]
+
+
+def test_what_has_no_place_in_a_grid_is_said_below(tmp_path: Path) -> None:
+    study = Judged(tmp_path, {"70": ("model=70b", "evaluation=llava_bench")})
+    study.score("70", {"llava_bench": llava_bench(69.8, 1.0, 2.0, 3.0)})
+
+    notes = " ".join(study.table("table3a")["notes"])
+
+    assert "69.8, in no place of this table" in notes
+
+
+def test_the_language_model_before_tuning_was_asked_as_the_row_says(tmp_path: Path) -> None:
+    study = Judged(tmp_path, {"five": (*MIX, "evaluation.num_beams=5"), "one": MIX})
+    study.score("five", {"vicuna80": part(11.0)}, role="judge_base")
+    study.score("one", {"vicuna80": part(85.0)}, role="judge_base")
+
+    lines = study.lines("table5")
+
+    assert lines["Vicuna-33B", "here"] == [None, None, 85.0, None]
+
+
+def test_missing_verdicts_of_several_runs_are_set_against_all_runs(tmp_path: Path) -> None:
+    study = Judged(tmp_path, {"one": MIX})
+    scored = {**llava_bench(73.0, 82.0, 70.0, 61.0), "num_missing": 90}
+    study.score("one", {"llava_bench": scored})
+
+    assert any(
+        "90 missing of 60 questions in 2 judge runs" in n for n in study.table("table1")["notes"]
+    )
 
 
 def test_a_study_without_the_benchmark_is_told_what_it_has(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scalesweep.benchmark_options import OPTIONS, needs_judge
+from scalesweep.benchmark_options import BY_LETTERS, OPTIONS, needs_judge
 from scalesweep.config.align import AlignConfig
 from scalesweep.config.base import BaseRecipe
 from scalesweep.config.batch import BatchConfig
@@ -223,9 +223,15 @@ def tune(
 
 
 def benchmarks(
-    configs: Sequence[BenchmarkConfig], options: Mapping[str, Mapping[str, Any]]
+    configs: Sequence[BenchmarkConfig],
+    options: Mapping[str, Mapping[str, Any]],
+    *,
+    asking: bool = False,
 ) -> list[BenchmarkSpec]:
-    """options: benchmark -> what is chosen; a default that is chosen is still the default."""
+    """options: benchmark -> what is chosen; a default that is chosen is still the default.
+
+    asking: only what changes questions, so that answers are judged anew without being given anew.
+    """
     return [
         BenchmarkSpec(
             name=b.name,
@@ -235,10 +241,22 @@ def benchmarks(
                 name: value
                 for name, value in options.get(b.name, {}).items()
                 if value != OPTIONS[b.name][name].default
+                and (OPTIONS[b.name][name].asks or not asking)
             },
         )
         for b in configs
     ]
+
+
+def _answering(evaluation: EvaluationConfig, asked: Sequence[BenchmarkConfig]) -> dict[str, Any]:
+    """What a generate stage is asked, and how its answers are searched where any is generated."""
+    generates = any(b.name not in BY_LETTERS for b in asked)
+    return {
+        "benchmarks": benchmarks(asked, evaluation.options, asking=True),
+        "num_beams": evaluation.num_beams if generates else 1,
+        "max_new_tokens": evaluation.max_new_tokens if generates else 1,
+        "stop_strings": sorted(set(evaluation.stop_strings)) if generates else [],
+    }
 
 
 def generate(
@@ -257,11 +275,8 @@ def generate(
         model=model,
         tower=tower,
         blind=blind,
-        benchmarks=benchmarks(asked, evaluation.options),
-        num_beams=evaluation.num_beams,
-        max_new_tokens=evaluation.max_new_tokens,
         precision=Precision(precision),
-        stop_strings=list(evaluation.stop_strings),
+        **_answering(evaluation, asked),
     )
 
 
@@ -275,11 +290,8 @@ def generate_of_checkpoint(
         model=checkpoint.model,
         tower=checkpoint.tower,
         blind=checkpoint.blind and checkpoint.tower is not None,
-        benchmarks=benchmarks(evaluation.benchmarks, evaluation.options),
-        num_beams=evaluation.num_beams,
-        max_new_tokens=evaluation.max_new_tokens,
         precision=Precision(precision),
-        stop_strings=list(evaluation.stop_strings),
+        **_answering(evaluation, evaluation.benchmarks),
         checkpoint_weights=checkpoint.weights,
     )
 
@@ -295,10 +307,10 @@ def judge(
     return JudgeSpec(
         benchmarks=specs,
         scorer=judge.scorer,
-        model=judge.model,
+        model=judge.model if names - judge.models.keys() else None,
         models={name: model for name, model in judge.models.items() if name in names},
         temperature=judge.temperature,
-        num_runs=judge.num_runs,
+        num_runs=judge.num_runs if names - judge.runs.keys() else 1,
         runs={name: runs for name, runs in judge.runs.items() if name in names},
         source=judge.source,
     )

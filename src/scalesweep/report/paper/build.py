@@ -84,10 +84,8 @@ def _lines(published: Published, report: StudyReport) -> Iterator[Line]:
         for line, settings in _here(published, row, report.settings):
             shown.update(setting.label for setting in settings)
             yield line
-    if any(measure.selects for measure in published.measures):
-        return
     for setting in report.settings:
-        if setting.label not in shown:
+        if setting.label not in shown and not _is_grid(published):
             own = _line(published, setting.label, setting, of_base=False)
             if own is not None:
                 yield own
@@ -107,35 +105,48 @@ def _here(
     """This study's lines of a row, each with the settings it shows."""
     if row.selects is None:
         return
-    if any(measure.selects for measure in published.measures):
-        found = [_first(settings, {**row.selects, **m.selects}, m) for m in published.measures]
-        values = tuple(
-            None if setting is None else _value(setting, measure, of_base=False)
-            for setting, measure in zip(found, published.measures, strict=True)
-        )
-        if any(values):
-            used = [setting for setting in found if setting is not None]
-            yield Line(label=row.label, source=HERE, values=values), used
+    if _is_grid(published):
+        yield from _here_in_a_grid(published, row, row.selects, settings)
         return
     lines: list[tuple[Line, Setting]] = []
     for setting in settings:
         if _matches(setting.config, row.selects):
             line = _line(published, row.label, setting, of_base=row.of_base)
             lines += [] if line is None else [(line, setting)]
-    if row.of_base:  # all cells of a model have the same one
-        lines = lines[:1]
+    if row.of_base:  # cells of one model share one, unless the study varies how it is asked
+        lines = list({line.values: (line, setting) for line, setting in lines}.values())
     for own, setting in lines:
         label = row.label if len(lines) == 1 else f"{row.label}: {setting.label}"
         yield dataclasses.replace(own, label=label), [] if row.of_base else [setting]
 
 
-def _first(
-    settings: Sequence[Setting], selects: Mapping[str, Any], measure: Measure
-) -> Setting | None:
-    for setting in settings:
-        if _matches(setting.config, selects) and _value(setting, measure, of_base=False):
-            return setting
-    return None
+def _here_in_a_grid(
+    published: Published, row: Row, selects: Mapping[str, Any], settings: Sequence[Setting]
+) -> Iterator[tuple[Line, list[Setting]]]:
+    """One line of what fits a column alone, and one for each setting where several fit one."""
+    fitting = [
+        [
+            (setting, value)
+            for setting in settings
+            if _matches(setting.config, {**selects, **measure.selects})
+            and (value := _value(setting, measure, of_base=False)) is not None
+        ]
+        for measure in published.measures
+    ]
+    alone = [found[0] if len(found) == 1 else None for found in fitting]
+    if any(alone):
+        values = tuple(None if found is None else found[1] for found in alone)
+        shown = [found[0] for found in alone if found is not None]
+        yield Line(label=row.label, source=HERE, values=values), shown
+    for column, found in enumerate(fitting):
+        for setting, value in found if len(found) > 1 else ():
+            only = tuple(value if n == column else None for n in range(len(fitting)))
+            yield Line(label=f"{row.label}: {setting.label}", source=HERE, values=only), [setting]
+
+
+def _is_grid(published: Published) -> bool:
+    """A row's cells differ by column."""
+    return any(measure.selects for measure in published.measures)
 
 
 def _matches(config: Mapping[str, Any], selects: Mapping[str, Any]) -> bool:
@@ -189,6 +200,15 @@ def _results(setting: Setting, benchmark: str, of_base: bool) -> list[BenchmarkR
     return found[:1] if of_base else found
 
 
+def _has_place(published: Published, setting: Setting) -> bool:
+    return any(
+        _matches(setting.config, {**row.selects, **measure.selects})
+        for row in published.rows
+        if row.selects is not None
+        for measure in published.measures
+    )
+
+
 def _part(result: BenchmarkResult, measure: Measure) -> BenchmarkResult | CategoryResult | None:
     if measure.part is None:
         return result
@@ -202,26 +222,32 @@ def _notes(published: Published, report: StudyReport) -> Iterator[str]:
     yield "here: ± is one standard error of the questions (of parts: --format csv or json)."
     for benchmark in benchmarks:
         results = [
-            (f"{setting.label}{' before tuning' if of_base else ''}", result)
+            (setting, f"{setting.label}{' before tuning' if of_base else ''}", result)
             for setting in report.settings
             for of_base in (False, True)
             for result in _results(setting, benchmark, of_base)
         ]
-        for rule in dict.fromkeys(result.rule for _, result in results):
+        for rule in dict.fromkeys(result.rule for _, _, result in results):
             if rule:
                 yield f"{benchmark}: {rule}."
-        judges = sorted({r.judge_model for _, r in results if r.judge_model})
+        judges = sorted({r.judge_model for _, _, r in results if r.judge_model})
         if judges:
-            counts = sorted({len(result.runs) for _, result in results})
+            counts = sorted({len(result.runs) for _, _, result in results})
             runs = " or ".join(map(str, counts))
             yield f"{benchmark}: judged by {', '.join(judges)}, {runs} judge run(s)."
-        for label, result in results:
+        for setting, label, result in results:
             if result.run_spread is not None:
                 runs = ", ".join(f"{run:.1f}" for run in result.runs)
                 yield f"{benchmark}, {label}: judge runs {runs} (spread {result.run_spread:.1f})."
             for name, value in result.also.items():
                 if value is not None and benchmark == "vicuna80":
                     yield f"{benchmark}, {label}: {name} {value:.1f}."
+            if (
+                _is_grid(published)
+                and result.official is not None
+                and not _has_place(published, setting)
+            ):
+                yield f"{benchmark}, {label}: {result.official:.1f}, in no place of this table."
             lost = [
                 f"{count} {what}"
                 for count, what in (
@@ -231,8 +257,9 @@ def _notes(published: Published, report: StudyReport) -> Iterator[str]:
                 if count
             ]
             if lost:
-                yield (
-                    f"{benchmark}, {label}: {', '.join(lost)} of {result.num_questions} questions."
-                )
+                of = f"{result.num_questions} questions"
+                if len(result.runs) > 1:
+                    of += f" in {len(result.runs)} judge runs"
+                yield f"{benchmark}, {label}: {', '.join(lost)} of {of}."
     if report.has_seeds:
         yield "here: means over the seeds of a setting."

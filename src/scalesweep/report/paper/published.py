@@ -237,7 +237,7 @@ TABLE_5 = Published(
         Row(
             label="Vicuna-13B",
             values=(None, None, 79.9, 55.8),
-            selects={"model.name": "13b"},
+            selects={"model.name": "13b", "evaluation.num_beams": 1},
             of_base=True,
         ),
         Row(
@@ -248,7 +248,7 @@ TABLE_5 = Published(
         Row(
             label="Vicuna-33B",
             values=(None, None, 85.6, 59.0),
-            selects={"model.name": "33b"},
+            selects={"model.name": "33b", "evaluation.num_beams": 1},
             of_base=True,
         ),
         Row(label="LLaVA-33B", values=(72.0, 32.9, 85.3, 56.1), selects=_tuned("33b", mix=False)),
@@ -260,7 +260,7 @@ TABLE_5 = Published(
         Row(
             label="Vicuna-65B",
             values=(None, None, 83.2, 62.5),
-            selects={"model.name": "65b"},
+            selects={"model.name": "65b", "evaluation.num_beams": 1},
             of_base=True,
         ),
         Row(label="LLaVA-65B", values=(72.3, 35.5, 84.5, 62.6), selects=_tuned("65b", mix=False)),
@@ -272,7 +272,7 @@ TABLE_5 = Published(
         Row(
             label="LLaMA-2-70B-Chat",
             values=(None, None, 84.7, 63.1),
-            selects={"model.name": "70b"},
+            selects={"model.name": "70b", "evaluation.num_beams": 1},
             of_base=True,
         ),
         Row(
