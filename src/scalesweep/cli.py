@@ -38,7 +38,7 @@ scalesweep: what does the next point of benchmark score cost?
   python -m scalesweep [VERB] [-m] [key=value ...]
 
 A grid (-m: every combination of the comma-separated values is a cell):
-  python -m scalesweep -m +sweep=quickstart            the miniature study, on a laptop
+  python -m scalesweep -m +sweep=quickstart        the miniature, on a laptop
   python -m scalesweep -m model=mini_s,mini_m tuning=lora,full
   python -m scalesweep plan -m model=33b,65b tuning=lora,qlora,full
 One cell:
@@ -46,32 +46,35 @@ One cell:
 
 Verbs
   run        (or no verb) run what is missing, then report; on Slurm: submit it
-  plan       cells, stages, what is shared, what is done; runs nothing   [--json]
+  plan       cells, stages, what is shared and done; runs nothing      [--json]
   evaluate   a checkpoint of any study or of anyone, on benchmarks   CHECKPOINT
-             [evaluation=...] [judge=...] [template=...] [load_4bit=true] [num_beams=5]
+             [evaluation=...] [judge=...] [template=...] [num_beams=5]
+             [load_4bit=true]
   doctor     what this machine uses; with settings: every file they need
              [-m] [key=value ...] [--hash] [--json]
-  status     where each stage of a study stands        [STUDY] [--json]
-  watch      follow a study on Slurm to its end, then report             [STUDY]
-  logs       last lines of a cell's logs   CELL [STUDY] [--stage KIND] [--follow]
-  judge      do the judge stages that wait for this machine              [STUDY]
+  status     where each stage of a study stands       [STUDY] [--json]
+  watch      follow a study on Slurm to its end, then report            [STUDY]
+  logs       last lines of a cell's logs  CELL [STUDY] [--stage KIND]
+             [--follow]
+  judge      do the judge stages that wait for this machine             [STUDY]
   judge calibrate   how far off a judge is on published answers  judge=NAME
              [--answers FILE --published N] [judge.key=value ...] [--json]
-  report     cost beside score      [STUDY] [--format terminal|md|csv|json|html]
+  report     cost beside score     [STUDY] [--format terminal|md|csv|json|html]
              [--paper table1|table2|table3a|table3b|table5: beside the paper's]
   export     a cell's model for plain transformers or peft    CELL DIR [STUDY]
              [--merge] [--no-base] [--dtype bfloat16|float16|float32]
-  cancel     stop the commands and jobs that work on a study             [STUDY]
+  cancel     stop the commands and jobs that work on a study            [STUDY]
   score      score saved reviews, grades, answers of anyone  BENCHMARK FILES...
              [--data DIR] [--option NAME=VALUE] [--ignore IDS] [--json]
 
 Settings (conf/): {groups}
 Sweeps (sweeps/): {sweeps}
-Options of a group: python -m scalesweep --info defaults, or a wrong one (model=?).
+Options of a group: --info defaults, or a wrong one (model=?).
 
 Hydra's own: --cfg job, --info defaults, --config-dir DIR, --hydra-help,
   --shell-completion (eval "$(python -m scalesweep -sc install=bash)")
-Folder of everything: store=DIR, --store DIR for the other verbs, or SCALESWEEP_STORE (now: {store})
+Folder of everything: store=DIR, --store DIR for the other verbs, or
+  SCALESWEEP_STORE (now: {store})
 Exit status: 0 all done, 1 a cell failed, 2 refused, 130 interrupted.
 """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scalesweep.cli import REFUSED, run
+from scalesweep.cli import REFUSED, help_text, run
 
 # words -> what the one message must name
 WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -237,3 +237,9 @@ def test_options_are_completed_after_a_verb_too(line: str, tmp_path: Path) -> No
     )
 
     assert ended.stdout.split() == ["model=mini_m", "model=mini_s", "model=mini_xs"]
+
+
+def test_the_help_fits_a_terminal_of_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALESWEEP_STORE", "store")
+
+    assert max(map(len, help_text().splitlines())) < 80
