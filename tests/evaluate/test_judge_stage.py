@@ -12,9 +12,11 @@ import pytest
 
 from scalesweep import stages
 from scalesweep.errors import StageError
+from scalesweep.evaluate.benchmarks.registry import benchmark
 from scalesweep.evaluate.judge_stage import run
 from scalesweep.rundir import read_json
 from scalesweep.specs import BenchmarkSpec
+from tests.evaluate.official import SAMPLES
 from tests.evaluate.small_stages import VQA, judge_stage, rows
 
 ASKED = [
@@ -61,6 +63,24 @@ def test_answers_are_scored_by_category_with_standard_errors(tmp_path: Path) -> 
         ("2", 0),
         ("3", 1),
     ]
+
+
+def test_an_item_is_a_question_of_mmbench_and_not_one_of_its_passes(tmp_path: Path) -> None:
+    asked = benchmark("mmbench", SAMPLES / "mmbench", "own_dev.tsv", {})
+    given = {question.question_id: question.answer for question in asked.questions}
+    answers = [{"question_id": item, "text": text} for item, text in given.items()]
+    write(tmp_path / "generated" / "answers" / "mmbench.jsonl", answers)
+    inputs = {"answers": tmp_path / "generated", "data:test": SAMPLES / "mmbench"}
+    spec = BenchmarkSpec(name="mmbench", dataset="test", file="own_dev.tsv")
+    context = judge_stage(tmp_path / "stage", inputs, benchmarks=[spec]).context()
+
+    stages.run(context)
+
+    scores = read_json(context.attempt.output / "scores.json")["benchmarks"]["mmbench"]
+    items = rows(context.attempt.output / "items" / "mmbench.jsonl")
+    assert len(items) == scores["num_questions"] < len(answers)
+    assert [row["value"] for row in items] == [1.0] * len(items)
+    assert all(int(row["question_id"]) < 1_000_000 for row in items)
 
 
 def test_a_missing_answer_is_refused_and_not_counted_as_wrong(tmp_path: Path) -> None:

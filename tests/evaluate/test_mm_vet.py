@@ -150,6 +150,13 @@ def test_a_reply_without_a_grade_is_missing_and_never_0() -> None:
         assert "v1_1" not in score.items
 
 
+def test_a_judge_run_without_a_grade_is_told() -> None:
+    score = mm_vet().score(ANSWERS, [replies("1.0"), replies("no")])
+
+    assert len(score.runs) == 1
+    assert score.notes[-1].startswith("1 of 2 judge runs without a number")
+
+
 def test_grades_are_written_in_the_official_files(tmp_path: Path) -> None:
     runs = [
         replies("1.0 yes", "0.0", "0.3", "1.0", "0.75"),

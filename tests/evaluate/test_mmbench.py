@@ -121,6 +121,7 @@ def made(index: int | str, **cells: object) -> dict[str, object]:
         ([made(1), made(1_000_002)], "row 1000002 is a pass of question 2, which is not there"),
         ([made(1), made(1)], "line 3: index 1 is there twice"),
         ([made("1.0")], r"line 2: index '1\.0' is no number"),
+        ([made("9" * 5000)], "line 2: index '9{79} is no number"),
         ([made(1, answer="E")], "line 2: answer 'E' is none of A, B, C, D"),
         ([made(1, image="2")], "the picture of row 1 is said to be in row 2"),
         ([made(1), made(2, image="3"), made(3, image="1")], "of row 2 is said to be in row 3"),
@@ -134,6 +135,7 @@ def made(index: int | str, **cells: object) -> dict[str, object]:
         "pass without question",
         "index twice",
         "index no number",
+        "index beyond all numbers",
         "answer",
         "picture nowhere",
         "picture by two steps",
@@ -477,6 +479,16 @@ def test_several_runs_give_their_numbers_and_the_mean_of_each_question() -> None
     assert score.whole.num_missing == 1
 
 
+def test_a_judge_run_without_a_verdict_is_told() -> None:
+    asked = own(extractor="judge")
+    answers = dict.fromkeys(all_right(asked), "hm")
+
+    score = asked.score(answers, [dict.fromkeys(answers, said("E")), dict.fromkeys(answers, LOST)])
+
+    assert len(score.runs) == 1
+    assert "1 of 2 judge runs have no verdict" in score.notes
+
+
 def test_reviews_say_hit_and_log_of_each_question(tmp_path: Path) -> None:
     asked = own(extractor="judge")
     answers = all_right(asked, row_7="Scarlet!", row_12="hm", row_30="B")
@@ -599,6 +611,11 @@ def test_an_ignored_row_leaves_its_question_out(tmp_path: Path) -> None:
 
     assert set(score.items) == {"12", "30", "31", "45", "60"}
     assert score.whole.official == 100.0
+    one_pass_of_each = frozenset({"7", "12", "30", "31", "45", "60"})
+    with pytest.raises(ConfigError, match="--ignore: leaves no question out of which"):
+        MmBench.score_files(
+            [file], asked.options, data=ROOT / "own_dev.tsv", ignore=one_pass_of_each
+        )
 
 
 def test_files_that_cannot_be_scored_are_refused(tmp_path: Path) -> None:

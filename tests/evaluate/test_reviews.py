@@ -57,6 +57,7 @@ def pair(reference: float, candidate: float) -> Pair:
         ("\n8 9", None),
         ("nan 9", None),
         ("9 inf", None),
+        ("1e308 1e308", None),
         ("-1 -1", None),
     ],
 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scalesweep import cli
 from scalesweep.errors import ConfigError
+from scalesweep.evaluate.benchmarks.registry import benchmark
 from scalesweep.evaluate.score_command import Wanted, parsed_options, percent, run
 from tests.evaluate.official import SAMPLES, official_samples
 
@@ -199,3 +201,287 @@ def test_the_same_is_printed_twice() -> None:
     wanted = Wanted(benchmark="llava_bench", files=[Path(name) for name in REVIEWS])
 
     assert run(wanted, as_json=True) == run(wanted, as_json=True)
+
+
+# ---------------------------------------------------------------- files that do not fit
+
+
+def lines_of(file: Path, *rows: dict[str, Any]) -> str:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(file)
+
+
+def review(question: int | str, **changes: Any) -> dict[str, Any]:
+    row = {"question_id": question, "answer1_id": "r", "answer2_id": "c", "content": "8 6\nWhy."}
+    return row | changes
+
+
+def rating(question: int, model: str = "A", **changes: Any) -> dict[str, Any]:
+    row = {"question_id": question, "model": model, "judgment": "[[9]]", "score": 9}
+    return row | {"judge": ["gpt-4", "single-v1"], "turn": 1} | changes
+
+
+def game(question: int, model: str, **changes: Any) -> dict[str, Any]:
+    row = {"question_id": question, "model_1": model, "model_2": "gpt-3.5", "turn": 1}
+    for number in ("g1", "g2"):
+        row |= {f"{number}_winner": "tie", f"{number}_judgment": "[[C]]"}
+    return row | changes
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "message"),
+    [
+        ("single", ([rating(1)], [rating(1, "B")]), "is of B, "),
+        ("pairwise", ([game(1, "A")], [game(1, "B")]), "is of B and gpt-3.5, "),
+        (
+            "single",
+            ([rating(1, user_prompt="x: yes")], [rating(1, user_prompt="x: no")]),
+            "question 1 is about other answers than in",
+        ),
+        (
+            "pairwise",
+            ([game(1, "A", g1_user_prompt="yes")], [game(1, "A", g1_user_prompt="no")]),
+            "question 1 is about other answers than in",
+        ),
+        ("single", ([rating(1)], [rating(2)]), "shares no question with"),
+        ("relative", ([review(1)], [review(2, answer2_id="d")]), "shares no question with"),
+        (
+            "relative",
+            ([review(1)], [review(1), review(2)], [review(1), review(2, answer2_id="d")]),
+            "question 2 is about other answers than in",
+        ),
+    ],
+)
+def test_judgements_of_two_models_are_not_runs_of_one(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    method: str,
+    rows: tuple[list[dict[str, Any]], ...],
+    message: str,
+) -> None:
+    files = [lines_of(tmp_path / f"{n}.jsonl", *found) for n, found in enumerate(rows)]
+
+    said = refused(capsys, "vicuna80", *files, "--option", f"method={method}")
+
+    assert said.startswith(f"{files[-1]}: ")
+    assert message in said
+    assert "several files are judge runs of one model's answers" in said
+
+
+def test_grades_of_other_questions_are_not_runs_of_one_model(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for number, file in enumerate(files):
+        file.write_text(json.dumps({f"v1_{number}": {"score": [1.0]}}), encoding="utf-8")
+
+    assert "b.json: shares no question with" in refused(capsys, "mm_vet", *map(str, files))
+
+
+@pytest.mark.parametrize(
+    ("name", "category", "known"),
+    [
+        ("llava_bench", "fermi", "llava_bench_conv, llava_bench_detail, llava_bench_complex"),
+        ("llava_bench", "conv", "llava_bench_conv, llava_bench_detail, llava_bench_complex"),
+        ("llava_bench_coco", "llava_bench_conv", "conv, detail, complex"),
+        ("vicuna80", "llava_bench_conv", "generic, knowledge, roleplay"),
+    ],
+)
+def test_reviews_of_another_benchmark_are_refused_by_their_category(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, category: str, known: str
+) -> None:
+    file = lines_of(tmp_path / "a.jsonl", review(1, category=category))
+
+    said = refused(capsys, name, file)
+
+    assert f"{file}, line 1: category {category} is none of {known}" in said
+    assert "this is a review of another benchmark" in said
+
+
+def test_more_reviews_than_there_are_questions_are_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = lines_of(tmp_path / "a.jsonl", *(review(number) for number in range(1, 81)))
+
+    notes = json.loads(score(capsys, "llava_bench", file, "--json"))["notes"]
+
+    assert notes == [
+        "a.jsonl may be of another benchmark: 80 reviews; the official file has 60 questions"
+    ]
+
+
+def test_a_grade_that_is_there_twice_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"v1_0": {"score": [1.0]}, "v1_0": {"score": [0.0]}}', encoding="utf-8")
+
+    assert f"{file}: v1_0 is there twice" in refused(capsys, "mm_vet", str(file))
+
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("llava_bench", json.dumps(review(1, tuple=[10**400, 2])), "[1000000000"),
+        ("llava_bench", json.dumps(review(1, tuple=[1e308, 1e308])), "is beyond 1000000"),
+        ("llava_bench", json.dumps(review(1, tuple=[float("inf"), 1])), "is beyond 1000000"),
+        ("llava_bench", f'{{"question_id": {LONG}}}', "holds a number of too many digits"),
+        ("llava_bench", "[" * 100_000, "holds too many brackets within each other"),
+        ("vicuna80", json.dumps(review(LONG)), "question_id has 5000 characters"),
+        ("mm_vet", f'{{"v1_0": {{"score": [{LONG}]}}}}', "holds a number of too many digits"),
+        ("mm_vet", "[" * 100_000, "holds too many brackets within each other"),
+        ("mm_vet", '{"v1_0": {"score": [%s]}}' % ("9" * 400), "is no number from 0 to 1"),
+    ],
+)
+def test_a_number_or_a_depth_that_nobody_means_is_one_short_message(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(text + "\n", encoding="utf-8")
+
+    said = refused(capsys, name, str(file))
+
+    assert said.startswith(f"{file}")
+    assert message in said
+    assert len(said) < len(str(file)) + 200
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), 10**400, 1e7])
+def test_a_rating_that_is_no_judgement_is_refused_by_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, value: float
+) -> None:
+    file = lines_of(tmp_path / "a.jsonl", rating(1), rating(2, score=value))
+
+    said = refused(capsys, "vicuna80", file, "--option", "method=single")
+
+    assert f"{file}, line 2: score " in said
+    assert "is beyond 1000000, no rating" in said
+
+
+def test_half_a_character_in_a_name_is_refused_and_not_printed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = lines_of(tmp_path / "a.jsonl", review("a\ud800"))
+
+    assert f"{file}: a name has half a character" in refused(capsys, "llava_bench", file, "--json")
+
+
+def test_blank_lines_at_the_end_say_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps(review(1)) + "\n \n\t\r\n\n", encoding="utf-8")
+
+    assert "1 questions, 0 missing" in score(capsys, "llava_bench", str(file))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["llava_bench", "--option", "context=x"], "takes unparsable, parsing"),
+        (["llava_bench", "--option", "reference=x"], "takes unparsable, parsing"),
+        (["vicuna80", "--option", "solutions=x"], "takes method, unparsable, math"),
+        (["vicuna80", "--option", "reference=x"], "takes method, unparsable, math"),
+        (["mmlu", "--option", "shots=1"], "score mmlu takes no option"),
+        (["mmlu", "--option", "dev=x"], "score mmlu takes no option"),
+        (
+            ["vicuna80", "--option=method=single", "--option=unparsable=exclude"],
+            "--option unparsable=exclude: changes nothing about saved files; score vicuna80 takes "
+            "method",
+        ),
+        (["vicuna80", "--option=method=pairwise", "--option=math=last_line"], "takes method"),
+    ],
+)
+def test_an_option_without_effect_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    said = refused(capsys, *words, REVIEWS[0])
+
+    assert "changes nothing about saved files" in said
+    assert message in said
+
+
+MMBENCH = ["--data", str(SAMPLES / "mmbench" / "own_dev.tsv")]
+
+
+@pytest.mark.parametrize("name", ["mmbench", "mmlu", "llava_bench", "mm_vet", "results"])
+@pytest.mark.parametrize(
+    ("ignore", "message"),
+    [
+        (None, "--ignore: leaves no question out of which a score could be made"),
+        ("nothing/1", "--ignore=nothing/1: no such question in these files"),
+    ],
+)
+def test_ignoring_what_is_not_there_or_everything_is_refused(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    ignore: str | None,
+    message: str,
+) -> None:
+    words, ids = {
+        "mmbench": mmbench_answers,
+        "mmlu": mmlu_answers,
+        "llava_bench": lambda _: (["llava_bench", REVIEWS[0]], ["0", "1", "2", "3"]),
+        "mm_vet": lambda _: (["mm_vet", str(SAMPLES / "mm_vet_grades.json")], grade_ids()),
+        "results": mmlu_results,
+    }[name](tmp_path)
+
+    assert refused(capsys, *words, "--ignore", ignore or ",".join(ids)) == message
+
+
+def grade_ids() -> list[str]:
+    return list(json.loads((SAMPLES / "mm_vet_grades.json").read_text("utf-8")))
+
+
+def mmbench_answers(folder: Path) -> tuple[list[str], list[str]]:
+    questions = benchmark("mmbench", SAMPLES / "mmbench", "own_dev.tsv", {}).questions
+    rows = [{"question_id": int(q.question_id), "text": q.answer} for q in questions]
+    file = lines_of(folder / "a.jsonl", *rows)
+    return ["mmbench", file, *MMBENCH], [q.question_id for q in questions]
+
+
+def mmlu_answers(folder: Path) -> tuple[list[str], list[str]]:
+    questions = benchmark("mmlu", SAMPLES / "mmlu", "test", {"shots": 0}).questions
+    rows = [{"question_id": q.question_id, "text": q.answer} for q in questions]
+    file = lines_of(folder / "a.jsonl", *rows)
+    words = ["mmlu", file, "--data", str(SAMPLES / "mmlu")]
+    return words, [q.question_id for q in questions]
+
+
+def mmlu_results(folder: Path) -> tuple[list[str], list[str]]:
+    file = folder / "philosophy.csv"
+    file.write_text("0,m_correct\nq,True\nq,False\n", encoding="utf-8")
+    return ["mmlu", str(file)], ["philosophy/0", "philosophy/1"]
+
+
+@pytest.mark.parametrize("reply", ["cannot say", "0 7\nWhy."])
+def test_a_judge_run_without_a_number_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, reply: str
+) -> None:
+    files = [
+        lines_of(tmp_path / "a.jsonl", review(1), review(2)),
+        lines_of(tmp_path / "b.jsonl", review(1, content=reply), review(2, content=reply)),
+    ]
+
+    page = json.loads(score(capsys, "llava_bench", *files, "--option=unparsable=exclude", "--json"))
+
+    assert page["runs"] == [75.0]
+    assert page["notes"][-1].startswith("1 of 2 judge runs without a number: no verdict of it ")
+
+
+def test_a_judge_run_without_a_rating_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    files = [
+        lines_of(tmp_path / "a.jsonl", rating(1)),
+        lines_of(tmp_path / "b.jsonl", rating(1, score=-1, judgment="none")),
+    ]
+
+    page = json.loads(score(capsys, "vicuna80", *files, "--option=method=single", "--json"))
+
+    assert (page["runs"], page["options"]) == ([90.0], {"method": "single"})
+    assert page["notes"][-1].startswith("1 of 2 judge runs without a number")

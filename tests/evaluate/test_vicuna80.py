@@ -198,6 +198,18 @@ def test_the_mean_rating_leaves_unreadable_ones_out_in_either_mode() -> None:
         assert score.items == pytest.approx({"1": 0.8, "61": 0.95, "68": 0.0})
 
 
+@pytest.mark.parametrize(
+    ("method", "shown"),
+    [
+        ("relative", {"method", "unparsable", "math", "reference"}),
+        ("single", {"method", "solutions"}),
+        ("pairwise", {"method", "reference", "solutions"}),
+    ],
+)
+def test_only_options_that_the_method_reads_are_named(method: str, shown: set[str]) -> None:
+    assert set(vicuna(method=method).score(ANSWERS, []).options) == shown
+
+
 def test_saved_ratings_score_as_their_file_says() -> None:
     score = again(SAMPLES / "vicuna80_single.jsonl", data=ROOT, method="single")
 

@@ -84,5 +84,5 @@ def official_id(question: Question) -> str | int:
     found = question.row.get("question_id")
     if isinstance(found, str | int) and not isinstance(found, bool):
         return found
-    is_number = re.fullmatch(r"0|[1-9][0-9]*", question.question_id)
+    is_number = re.fullmatch(r"0|[1-9][0-9]{0,17}", question.question_id)
     return int(question.question_id) if is_number else question.question_id

@@ -17,14 +17,17 @@ from scalesweep.evaluate.judge_prompts import JudgePrompt, fastchat_prompts
 from scalesweep.evaluate.judging.items import JudgeItem, Replies, Request
 from scalesweep.evaluate.questions import Question
 from scalesweep.evaluate.reviews import (
+    MOST_POINTS,
     PointRun,
     Scored,
     categories_of,
     numpy_round,
     parse_rating,
     parse_winner,
+    runs_left_out,
     score_points,
 )
+from scalesweep.evaluate.saved_files import ONE_MODEL, refuse_nothing_shared
 from scalesweep.evaluate.scores import BenchmarkScore, population_spread
 
 # NEED_REF_CATS: the judge is shown a solution. "reasoning" is no category of Vicuna-80.
@@ -326,7 +329,7 @@ def _score(
         run_spread=population_spread(printed),
         num_empty=num_empty,
         items=whole.items,
-        notes=notes,
+        notes=[*notes, *runs_left_out(runs, whole)],
         judge_model=judge_model,
     )
     return score, whole
@@ -350,6 +353,10 @@ class SavedRun:
     file: Path
     points: Mapping[str, float | None]
     judges: frozenset[str]
+    models: tuple[str, ...]
+    """Whose answers: one, or the two that are compared."""
+    asked: Mapping[str, object]
+    """question -> what the judge was asked, the answers in it; None where it is not kept."""
     by_hand: tuple[str, ...]
     """Questions whose stored score is not what the judgment says."""
 
@@ -367,28 +374,63 @@ def read_run(file: Path) -> SavedRun:
     Raises:
         DataError: a line is no record, or the file holds several models.
     """
-    lines = by_question(_one_model(file, read_lines(file)), done="judged")
+    lines = by_question(read_lines(file), done="judged")
+    models = _models(file, list(lines.values()))
     judged = {question: _points(line) for question, line in lines.items()}
     return SavedRun(
         file=file,
         points={question: stored for question, (stored, _) in judged.items()},
         judges=frozenset(_judge(line) for line in lines.values()) - {""},
+        models=models,
+        asked={
+            question: line.row.get("user_prompt") or line.row.get("g1_user_prompt") or None
+            for question, line in lines.items()
+        },
         by_hand=tuple(q for q, (stored, said) in judged.items() if stored != said),
     )
 
 
-def _one_model(file: Path, lines: Sequence[Line]) -> Sequence[Line]:
+def refuse_other_models(runs: Sequence[SavedRun]) -> None:
+    """Refuse files that are no judge runs of one model's answers.
+
+    Raises:
+        DataError: they name different models, are about other answers or share no question.
+    """
+    first = runs[0]
+    seen: dict[str, tuple[Path, object]] = {}
+    for run in runs:
+        if run.models != first.models:
+            raise DataError(
+                f"{run.file}: is of {' and '.join(run.models)}, {first.file} of "
+                f"{' and '.join(first.models)}; {ONE_MODEL}: score each model alone"
+            )
+        for question, asked in run.asked.items():
+            if asked is None:
+                continue
+            file, before = seen.setdefault(question, (run.file, asked))
+            if asked != before:
+                raise DataError(
+                    f"{run.file}: question {question} is about other answers than in {file} "
+                    f"(user_prompt); {ONE_MODEL}: score each model alone"
+                )
+    refuse_nothing_shared({run.file: run.points for run in runs})
+
+
+def _models(file: Path, lines: Sequence[Line]) -> tuple[str, ...]:
+    """Of all lines, which must be of the same."""
     for line in lines:
         if line.row.get("turn", 1) != 1:
             raise line.fault("turn 2: Vicuna-80 has one turn; this is another benchmark's record")
     names = ("model_1", "model_2") if method_of(lines[0].row) == "pairwise" else ("model",)
+    found = []
     for name in names:
         models = sorted({line.text(name) for line in lines})
         if len(models) > 1:
             raise DataError(
                 f"{file}: {name} is {', '.join(models)}; keep the lines of one model in a file"
             )
-    return lines
+        found += models
+    return tuple(found)
 
 
 def _judge(line: Line) -> str:
@@ -408,6 +450,8 @@ def _points(line: Line) -> tuple[float | None, float | None]:
         return points(first, second), points(*said)
     score = line.row.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float):
-        raise line.fault(f"score is {score!r}, no number")
+        raise line.fault(f"score is {score!r:.60}, no number")
+    if abs(score) > MOST_POINTS:
+        raise line.fault(f"score {score!r:.60} is beyond {MOST_POINTS:.0f}, no rating")
     stored_rating = None if score == -1 or score != score else float(score)
     return _tenth(stored_rating), _tenth(parse_rating(line.text("judgment")))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scalesweep.errors import DataError
+
+_BLANK = " \t\r\n"
+"""White space between values of JSON."""
+_LONGEST_ID = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +43,8 @@ class Line:
         value = self.row.get("question_id")
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise self.fault("question_id is missing, or neither a number nor text")
+        if len(str(value)) > _LONGEST_ID:
+            raise self.fault(f"question_id has {len(str(value))} characters, which no id has")
         return str(value)
 
 
@@ -49,20 +55,41 @@ def read_lines(file: Path) -> list[Line]:
         DataError: the file is missing or empty, or a line is no JSON object.
     """
     # Not splitlines(): a text may hold U+2028, at which that would cut too.
-    lines = read_text(file).rstrip("\n").split("\n")
+    lines = read_text(file).rstrip(_BLANK).split("\n")
     found = []
     for number, text in enumerate(lines, start=1):
         try:
-            row = json.loads(text)
+            row = parse(text)
         except json.JSONDecodeError as error:
             cut = "; the file ends there, as one does that is still written" * (
                 number == len(lines) and number > 1
             )
             raise DataError(f"{file}, line {number}: is no JSON ({error.msg}){cut}") from error
+        except ValueError as error:
+            raise DataError(f"{file}, line {number}: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f"{file}, line {number}: is no JSON object")
         found.append(Line(file=file, number=number, row=row))
     return found
+
+
+def parse(text: str, *, object_of: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
+    """JSON of anyone.
+
+    object_of: what is made of an object's members.
+
+    Raises:
+        JSONDecodeError: it is no JSON.
+        ValueError: it is, but nobody can read it.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=object_of)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError as error:
+        raise ValueError("holds too many brackets within each other") from error
+    except ValueError as error:  # Python's own limit, 4300 digits
+        raise ValueError("holds a number of too many digits") from error
 
 
 def by_question(lines: Sequence[Line], *, done: str) -> dict[str, Line]:

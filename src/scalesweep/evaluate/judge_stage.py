@@ -69,7 +69,7 @@ def _score(
         assert model is not None  # ask() has asked it
         rules.write_reviews(reviews, answers, replies, judge_model=model)
         score = replace(score, judge_model=model)
-    return rules.questions, score
+    return rules.scored_questions, score
 
 
 def read_answers(file: Path) -> dict[str, str]:
@@ -94,7 +94,10 @@ def refuse_unanswered(questions: Sequence[Question], answers: Mapping[str, str])
 
 
 def _write_items(file: Path, questions: Sequence[Question], score: BenchmarkScore) -> None:
-    """{"question_id", "category", "value"} of every question; value null where it is missing."""
+    """{"question_id", "category", "value"} of every question; value null where it is missing.
+
+    questions: those that the score is the mean over.
+    """
     rows = [
         {
             "question_id": question.question_id,

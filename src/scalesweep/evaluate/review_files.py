@@ -8,13 +8,17 @@ from pathlib import Path
 
 from scalesweep.errors import DataError
 from scalesweep.evaluate.json_lines import Line, by_question, read_lines
-from scalesweep.evaluate.reviews import Pair, is_verdict, parse_llava
-from scalesweep.evaluate.saved_files import cut_short, refuse_unknown, without
+from scalesweep.evaluate.reviews import MOST_POINTS, Pair, is_verdict, parse_llava
+from scalesweep.evaluate.saved_files import (
+    ONE_MODEL,
+    number_notes,
+    refuse_nothing_shared,
+    refuse_unknown,
+    without,
+)
 
 Parser = Callable[[str, str], Pair | None]
 """(review, category) -> what it gives."""
-PREFIX = "llava_bench_"
-"""What LLaVA puts before the category of an In-the-Wild question."""
 
 
 @dataclass(kw_only=True)
@@ -45,6 +49,7 @@ def gather(
     parse: Parser,
     *,
     questions: Mapping[str, str] | None,
+    written: Mapping[str, str] | None,
     category_of: Callable[[str], str] = lambda _: "",
     official_count: int,
     ignore: frozenset[str],
@@ -53,6 +58,7 @@ def gather(
 
     parse: for reviews that have no score beside them, or are marked as unreadable.
     questions: question_id -> category of the question file; None: what the files are about.
+    written: category as reviews of this benchmark write it -> category; None: any as it stands.
     category_of: of a question whose line says none, where there is no question file.
     official_count: questions of the official file, to tell a file that was cut short.
 
@@ -60,8 +66,9 @@ def gather(
         DataError: a line is no review, files are about other questions or other answers.
         ConfigError: an ignored question is unknown.
     """
-    runs = [_read(file, parse, questions, category_of) for file in files]
+    runs = [_read(file, parse, questions, written, category_of) for file in files]
     _refuse_other_answers(runs)
+    refuse_nothing_shared({run.file: run.pairs for run in runs})
     known = questions
     if known is None:
         known = {}
@@ -74,7 +81,7 @@ def gather(
         note
         for run in runs
         for note in (
-            *cut_short(run.file, len(run.pairs), expected, what="reviews", source=source),
+            *number_notes(run.file, len(run.pairs), expected, what="reviews", source=source),
             *_by_hand(run, asked),
         )
     ]
@@ -89,6 +96,7 @@ def _read(
     file: Path,
     parse: Parser,
     questions: Mapping[str, str] | None,
+    written: Mapping[str, str] | None,
     category_of: Callable[[str], str],
 ) -> _Run:
     run = _Run(file=file)
@@ -96,7 +104,14 @@ def _read(
     if questions is not None:
         refuse_unknown(file, lines, questions)
     for question, line in lines.items():
-        category = str(line.row.get("category") or "").removeprefix(PREFIX)
+        category = str(line.row.get("category") or "")
+        if category and written is not None:
+            if category not in written:
+                raise line.fault(
+                    f"category {category:.60} is none of {', '.join(written)}; this is a review "
+                    "of another benchmark"
+                )
+            category = written[category]
         if questions is not None:
             if category and category != questions[question]:
                 raise line.fault(
@@ -150,19 +165,21 @@ def _stored(line: Line) -> Pair | None:
         or len(value) != 2
         or not all(isinstance(x, int | float) and not isinstance(x, bool) for x in value)
     ):
-        raise line.fault(f"is no review: its score is {value!r}, not two numbers")
+        raise line.fault(f"is no review: its score is {value!r:.60}, not two numbers")
+    if any(abs(x) > MOST_POINTS for x in value):
+        raise line.fault(f"is no review: its score {value!r:.60} is beyond {MOST_POINTS:.0f}")
     return Pair(float(value[0]), float(value[1]))
 
 
 def _refuse_other_answers(runs: Sequence[_Run]) -> None:
-    first = runs[0]
-    for run in runs[1:]:
+    seen: dict[str, tuple[Path, tuple[object, object]]] = {}
+    for run in runs:
         for question, ids in run.answer_ids.items():
-            if question in first.answer_ids and ids != first.answer_ids[question]:
+            file, before = seen.setdefault(question, (run.file, ids))
+            if ids != before:
                 raise DataError(
-                    f"{run.file}: question {question} is about other answers than in {first.file} "
-                    "(answer1_id, answer2_id); several files are judge runs of one model's "
-                    "answers: score each model alone"
+                    f"{run.file}: question {question} is about other answers than in {file} "
+                    f"(answer1_id, answer2_id); {ONE_MODEL}: score each model alone"
                 )
 
 

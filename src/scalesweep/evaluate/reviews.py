@@ -6,7 +6,6 @@ could not be read; a question that is not in it has no reply.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,9 @@ class Pair(NamedTuple):
 UNREADABLE = Pair(-1.0, -1.0)
 """What LLaVA's and FastChat's scripts write where a review has no score line."""
 
+MOST_POINTS = 1e6
+"""More is no judgement: scales end at 100, and sums of such numbers are infinite."""
+
 Verdict = TypeVar("Verdict", float, Pair)
 PairRun = Mapping[str, Pair | None]
 PointRun = Mapping[str, float | None]
@@ -42,7 +44,8 @@ PointRun = Mapping[str, float | None]
 def parse_llava(review: str) -> Pair | None:
     """Two numbers on the first line with one space or comma between them, and nothing else.
 
-    NaN and infinity are no points; two times -1 is the mark of a review that could not be read.
+    NaN, infinity and more than MOST_POINTS are no points; two times -1 is the mark of a review
+    that could not be read.
 
     Source: parse_score of haotian-liu/LLaVA (c121f04) llava/eval/eval_gpt_review_bench.py.
     """
@@ -88,7 +91,7 @@ def _pair(first: str, second: str) -> Pair | None:
 
 
 def is_verdict(pair: Pair) -> bool:
-    return all(map(math.isfinite, pair)) and pair != UNREADABLE
+    return all(abs(points) <= MOST_POINTS for points in pair) and pair != UNREADABLE
 
 
 # FastChat, llm_judge/common.py: one_score_pattern, then one_score_pattern_backup.
@@ -96,13 +99,14 @@ _RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 
 
 def parse_rating(judgment: str) -> float | None:
-    """The first [[n]], else the first [n].
+    """The first [[n]], else the first [n]; more than MOST_POINTS is none.
 
     Source: run_judge_single of lm-sys/FastChat (0e6d3e4) fastchat/llm_judge/common.py.
     """
     for pattern in _RATINGS:
         if found := pattern.search(judgment):
-            return float(found.group(1))
+            rating = float(found.group(1))
+            return rating if rating <= MOST_POINTS else None
     return None
 
 
@@ -230,7 +234,7 @@ def relative_score(
         },
         num_empty=num_empty,
         items=whole.items,
-        notes=notes,
+        notes=[*notes, *runs_left_out(runs, whole)],
     )
 
 
@@ -269,6 +273,17 @@ def score_points(
         runs=tuple(percents),
         also={},
     )
+
+
+def runs_left_out(runs: Sequence[object], whole: Scored) -> list[str]:
+    """A note on judge runs that no number can be made of; else nothing."""
+    silent = len(runs) - len(whole.runs)
+    if not silent:
+        return []
+    return [
+        f"{silent} of {len(runs)} judge runs without a number: no verdict of "
+        f"{'it' if silent == 1 else 'them'} can be read, or all reference answers have 0 points"
+    ]
 
 
 def numpy_round(value: float, digits: int = 1) -> float:

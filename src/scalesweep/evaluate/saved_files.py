@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 from scalesweep.errors import ConfigError, DataError
+
+NOTHING_LEFT = "--ignore: leaves no question out of which a score could be made"
+ONE_MODEL = "several files are judge runs of one model's answers"
 
 
 def question_file(data: Path, names: Sequence[str]) -> tuple[Path, str]:
@@ -35,13 +38,37 @@ def without(
     Raises:
         ConfigError: an id is unknown, or nothing is left.
     """
-    unknown = sorted(ignore - set(questions) - set(also_known))
-    if unknown:
-        raise ConfigError(f"--ignore={','.join(unknown)}: no such question in these files")
+    refuse_ignored(ignore, {*questions, *also_known})
     left = {question: cat for question, cat in questions.items() if question not in ignore}
     if not left:
-        raise ConfigError("--ignore: leaves no question out of which a score could be made")
+        raise ConfigError(NOTHING_LEFT)
     return left
+
+
+def refuse_ignored(ignore: frozenset[str], known: Set[str]) -> None:
+    """Refuse to leave out what is not there.
+
+    Raises:
+        ConfigError: names all such ids.
+    """
+    if unknown := sorted(ignore - known):
+        raise ConfigError(f"--ignore={','.join(unknown)}: no such question in these files")
+
+
+def refuse_nothing_shared(runs: Mapping[Path, Collection[str]]) -> None:
+    """Refuse files that cannot be judge runs of one model's answers.
+
+    runs: file -> its questions.
+
+    Raises:
+        DataError: two have no question in common.
+    """
+    (first, asked), *others = runs.items()
+    for file, questions in others:
+        if not set(questions) & set(asked):
+            raise DataError(
+                f"{file}: shares no question with {first}; {ONE_MODEL}, about the same questions"
+            )
 
 
 def refuse_unknown(file: Path, found: Iterable[str], questions: Mapping[str, str]) -> None:
@@ -58,11 +85,16 @@ def refuse_unknown(file: Path, found: Iterable[str], questions: Mapping[str, str
         )
 
 
-def cut_short(file: Path, found: int, expected: int, *, what: str, source: str) -> list[str]:
-    """A note where a file holds fewer questions than there are; else nothing.
+def number_notes(file: Path, found: int, expected: int, *, what: str, source: str) -> list[str]:
+    """A note where a file holds fewer questions than there are, or more; else nothing.
 
     source: what says how many there are.
     """
-    if found >= expected:
+    if found == expected:
         return []
+    if found > expected:
+        return [
+            f"{file.name} may be of another benchmark: {found} {what}; {source} has {expected} "
+            "questions"
+        ]
     return [f"{file.name} is incomplete: {found} {what}; {source} has {expected} questions"]

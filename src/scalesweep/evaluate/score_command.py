@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalesweep.benchmark_options import OPTIONS, option_values
-from scalesweep.errors import ConfigError
+from scalesweep.errors import ConfigError, DataError
 from scalesweep.evaluate.benchmarks.registry import benchmark_class
 from scalesweep.evaluate.scores import BenchmarkScore, PartScore
 
@@ -41,10 +41,20 @@ def run(wanted: Wanted, *, as_json: bool) -> str:
         DataError: a file is missing or not in the official format.
     """
     chosen = option_values(wanted.benchmark, parsed_options(wanted.benchmark, wanted.options))
-    _refuse_missing(wanted)
     rules = benchmark_class(wanted.benchmark)
+    _refuse_without_effect(wanted, rules.score_options(chosen))
+    _refuse_missing(wanted)
     found = rules.score_files(wanted.files, chosen, data=wanted.data, ignore=wanted.ignore)
-    return to_json(found) if as_json else to_terminal(rules.title, found)
+    page = to_json(found) if as_json else to_terminal(rules.title, found)
+    try:
+        page.encode()
+    except UnicodeEncodeError as error:
+        around = ascii(page[max(0, error.start - 20) : error.end + 20])
+        raise DataError(
+            f"{', '.join(map(str, wanted.files))}: a name has half a character, a lone surrogate, "
+            f"which cannot be shown: {around}"
+        ) from error
+    return page
 
 
 def parsed_options(benchmark: str, given: Mapping[str, str]) -> dict[str, Any]:
@@ -79,6 +89,15 @@ def _value(word: str, default: str | int | bool) -> str | int | bool:
     if isinstance(default, int) and word.removeprefix("-").isdecimal():
         return int(word)
     return word
+
+
+def _refuse_without_effect(wanted: Wanted, taken: Sequence[str]) -> None:
+    for name, word in wanted.options.items():
+        if name not in taken:
+            raise ConfigError(
+                f"--option {name}={word}: changes nothing about saved files; score "
+                f"{wanted.benchmark} takes {', '.join(taken) or 'no option'}"
+            )
 
 
 def _refuse_missing(wanted: Wanted) -> None:

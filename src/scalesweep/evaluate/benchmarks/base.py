@@ -42,6 +42,11 @@ class Benchmark(ABC):
         """
         return self._read_questions()
 
+    @property
+    def scored_questions(self) -> list[Question]:
+        """What a score is the mean over: all questions, where the rule joins no rows to one."""
+        return self.questions
+
     @abstractmethod
     def _read_questions(self) -> list[Question]:
         """As questions, read once."""
@@ -77,6 +82,11 @@ class Benchmark(ABC):
     ) -> None:
         """Judgements in the official format, for others' scripts; nothing where none judged."""
         return
+
+    @classmethod
+    def score_options(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Options that score_files reads, by those that are chosen; others are about asking."""
+        return ()
 
     @classmethod
     def score_files(

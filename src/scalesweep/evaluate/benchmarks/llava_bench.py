@@ -23,7 +23,7 @@ from scalesweep.evaluate.json_lines import Line, by_question, read_lines, write_
 from scalesweep.evaluate.judge_prompts import REVIEWER, llava_rules
 from scalesweep.evaluate.judging.items import JudgeItem, Replies, Request
 from scalesweep.evaluate.questions import Question
-from scalesweep.evaluate.review_files import PREFIX, gather
+from scalesweep.evaluate.review_files import gather
 from scalesweep.evaluate.reviews import (
     UNREADABLE,
     Pair,
@@ -174,6 +174,10 @@ class _LlavaBench(Benchmark):
             write_lines(folder / review_name(self.name, judge_model, number), rows)
 
     @classmethod
+    def score_options(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("unparsable", "parsing")
+
+    @classmethod
     def score_files(
         cls,
         files: Sequence[Path],
@@ -191,6 +195,7 @@ class _LlavaBench(Benchmark):
             files,
             lambda review, _: parse(review),
             questions=asked,
+            written={cls.prefix + category: category for category in CATEGORIES},
             official_count=cls.official_count,
             ignore=ignore,
         )
@@ -199,7 +204,7 @@ class _LlavaBench(Benchmark):
             gathered.questions,
             benchmark=cls.name,
             reading=_READINGS[options["parsing"]],
-            options={name: options[name] for name in ("unparsable", "parsing")},
+            options={name: options[name] for name in cls.score_options(options)},
             notes=gathered.notes,
         )
 
@@ -237,7 +242,7 @@ class LlavaBench(_LlavaBench):
     title = "LLaVA-Bench (In-the-Wild)"
     question_files = ("questions.jsonl",)
     official_count = 60
-    prefix = PREFIX
+    prefix = "llava_bench_"
 
     def _picture(self, name: str) -> Path:
         return self.root / IMAGES / name

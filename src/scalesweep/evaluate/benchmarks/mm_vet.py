@@ -12,13 +12,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from scalesweep.errors import DataError
 from scalesweep.evaluate.benchmarks.base import Benchmark
-from scalesweep.evaluate.json_lines import read_text
+from scalesweep.evaluate.json_lines import parse, read_text
 from scalesweep.evaluate.judge_prompts import mm_vet_prompt
 from scalesweep.evaluate.judging.items import JudgeItem, Replies, Request
 from scalesweep.evaluate.questions import Answer, Question
@@ -27,10 +27,17 @@ from scalesweep.evaluate.reviews import (
     Scored,
     numpy_round,
     parse_correctness,
+    runs_left_out,
     score_points,
     spread,
 )
-from scalesweep.evaluate.saved_files import cut_short, question_file, refuse_unknown, without
+from scalesweep.evaluate.saved_files import (
+    number_notes,
+    question_file,
+    refuse_nothing_shared,
+    refuse_unknown,
+    without,
+)
 from scalesweep.evaluate.scores import BenchmarkScore, PartScore
 
 OFFICIAL_COUNT = 218
@@ -146,6 +153,10 @@ class MmVet(Benchmark):
             _write_table(file, self.name, parts, score)
 
     @classmethod
+    def score_options(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("unparsable", "subset")
+
+    @classmethod
     def score_files(
         cls,
         files: Sequence[Path],
@@ -165,6 +176,7 @@ class MmVet(Benchmark):
         elif options["subset"] != "all":
             raise DataError(f"subset={options['subset']}: needs --data, the folder of {BARD_SET}")
         saved = [_read_grades(file, outside) for file in files]
+        refuse_nothing_shared({grades.file: grades.questions for grades in saved})
         if asked is not None:
             for grades in saved:
                 refuse_unknown(grades.file, grades.questions, asked)
@@ -262,7 +274,7 @@ def _score(
         run_spread=spread(whole.runs),
         num_empty=num_empty,
         items=whole.items,
-        notes=notes,
+        notes=[*notes, *runs_left_out(runs, whole)],
         judge_model=judge_model,
     )
 
@@ -309,7 +321,7 @@ class _Grades:
     def notes(self, known: Mapping[str, str], has_data: bool) -> Iterable[str]:
         expected = len(known) if has_data else OFFICIAL_COUNT
         source = "the question file" if has_data else "the official file"
-        yield from cut_short(
+        yield from number_notes(
             self.file, len(self.questions), expected, what="graded answers", source=source
         )
         short = [q for q in self.questions if any(q not in run for run in self.runs)]
@@ -362,7 +374,7 @@ def _lists(file: Path, question: str, entry: Any) -> tuple[list[float], list[str
     scores = entry["score"]
     for value in scores:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise fault(f"score {value!r} is no number from 0 to 1")
+            raise fault(f"score {value!r:.60} is no number from 0 to 1")
     texts = []
     for name in ("content", "model"):
         found = entry.get(name, [])
@@ -381,9 +393,21 @@ def _read_object(file: Path) -> dict[str, Any]:
 
 def _read_json(file: Path) -> Any:
     try:
-        return json.loads(read_text(file))
+        return parse(read_text(file), object_of=partial(_object, file))
     except json.JSONDecodeError as error:
         raise DataError(f"{file}, line {error.lineno}: is no JSON ({error.msg})") from error
+    except ValueError as error:
+        raise DataError(f"{file}: {error}") from error
+
+
+def _object(file: Path, members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python's own reader keeps the last of two members with one name and says nothing."""
+    found: dict[str, Any] = {}
+    for name, value in members:
+        if name in found:
+            raise DataError(f"{file}: {name:.60} is there twice in one object, with two values")
+        found[name] = value
+    return found
 
 
 def _write_json(file: Path, value: Mapping[str, Any], *, indent: int) -> None:

@@ -28,6 +28,7 @@ from scalesweep.evaluate.benchmarks.mmbench_table import LETTERS, Row, is_none, 
 from scalesweep.evaluate.extraction import NONE_FITS, RULES, Rules, extract, matching_prompt
 from scalesweep.evaluate.judging.items import JudgeItem, Replies, Reply, Request
 from scalesweep.evaluate.questions import Answer, Question
+from scalesweep.evaluate.saved_files import NOTHING_LEFT, refuse_ignored
 from scalesweep.evaluate.scores import BenchmarkScore, PartScore, population_spread
 from scalesweep.evaluate.scoring import mean_of, percent
 
@@ -74,6 +75,12 @@ class MmBench(Benchmark):
 
     def _is_scored(self, row: Row) -> bool:
         return True
+
+    @property
+    def scored_questions(self) -> list[Question]:
+        """One for each question whose answer is known, not one for each pass."""
+        by_id = {question.question_id: question for question in self.questions}
+        return [by_id[str(rows[0].index)] for rows in self._groups.values()]
 
     @property
     def _rules(self) -> Rules:
@@ -228,7 +235,7 @@ class MmBench(Benchmark):
             },
             num_empty=sum(not text.strip() for text in answers.values()),
             items=items,
-            notes=self._notes(letters),
+            notes=self._notes(letters) + _silent(num_judge_runs - len(known), num_judge_runs),
         )
 
     def _share(self, letters: Mapping[int, str | None], rows: Iterable[Row]) -> float | None:
@@ -280,6 +287,10 @@ class MmBench(Benchmark):
                     writer.writerow([*rows[0].cells.values(), said, hit, log])
 
     @classmethod
+    def score_options(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("prompt", "extraction", "extractor")
+
+    @classmethod
     def score_files(
         cls,
         files: Sequence[Path],
@@ -302,6 +313,9 @@ class MmBench(Benchmark):
             )
         table = table_file(data)
         benchmark = _Saved(table.parent, table.name, options, ignore=ignore)
+        refuse_ignored(ignore, benchmark.known)
+        if not benchmark._groups:
+            raise ConfigError(NOTHING_LEFT)
         return benchmark.score(read_answers(files[0], benchmark.known), [])
 
 
@@ -400,6 +414,11 @@ def _part(
         num_missing=sum(group not in run.hits for run in runs for group in groups),
         num_unparsable=sum(group in run.unparsable for run in runs for group in groups),
     )
+
+
+def _silent(silent: int, num_runs: int) -> list[str]:
+    """A note on judge runs of which no question has a verdict."""
+    return [f"{silent} of {num_runs} judge runs have no verdict"] if silent else []
 
 
 def _divided(main: Mapping[int, Row], column: str) -> dict[str, list[int]]:

@@ -158,6 +158,8 @@ def _from_sheet(file: Path) -> dict[str, str]:
         raise DataError(f"{file}: cannot be read as a sheet ({error})") from error
     try:
         header, *rows = list(book.worksheets[0].iter_rows(values_only=True)) or [()]
+    except ValueError as error:
+        raise DataError(f"{file}: a cell cannot be read ({error})") from error
     finally:
         book.close()
     if not {"index", PREDICTION} <= set(header):

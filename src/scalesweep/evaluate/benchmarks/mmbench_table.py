@@ -114,8 +114,8 @@ class _Table:
                 f"{self._file}, line {line}: {len(values)} cells in place of {len(columns)}"
             )
         cells = dict(zip(columns, values, strict=True))
-        if not cells["index"].isdecimal():
-            raise DataError(f"{self._file}, line {line}: index {cells['index']!r} is no number")
+        if not cells["index"].isdecimal() or len(cells["index"]) > _LONGEST_INDEX:
+            raise DataError(f"{self._file}, line {line}: index {cells['index']!r:.80} is no number")
         index = int(cells["index"])
         if index in self._picture_of:
             raise DataError(f"{self._file}, line {line}: index {index} is there twice")

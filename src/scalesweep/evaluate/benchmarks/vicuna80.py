@@ -25,7 +25,7 @@ from scalesweep.evaluate.judging.items import JudgeItem, Replies
 from scalesweep.evaluate.questions import Answer, Question
 from scalesweep.evaluate.review_files import gather
 from scalesweep.evaluate.reviews import Pair, parse_last_line, parse_llava, relative_score
-from scalesweep.evaluate.saved_files import cut_short, question_file, refuse_unknown, without
+from scalesweep.evaluate.saved_files import number_notes, question_file, refuse_unknown, without
 from scalesweep.evaluate.scores import BenchmarkScore
 
 OFFICIAL_COUNT = 80
@@ -42,6 +42,14 @@ _LAST = {
     "coding": 67,
     "math": 70,
     "writing": 80,
+}
+# Method -> options that its rule reads from saved files, and files that it asks by.
+_SCORED_BY = {"relative": ("method", "unparsable", "math"), "single": ("method",)}
+_SCORED_BY["pairwise"] = _SCORED_BY["single"]
+_ASKED_BY = {
+    "relative": ("reference",),
+    "single": ("solutions",),
+    "pairwise": ("reference", "solutions"),
 }
 _UNDEFINED = (
     "the paper does not say how its Vicuna-80 numbers are made: the ratio and candidate mean x 10 "
@@ -135,7 +143,13 @@ class Vicuna80(Benchmark):
         categories = {question.question_id: question.category for question in self.questions}
         about: dict[str, Any] = {
             "benchmark": self.name,
-            "options": self.options,
+            "options": {
+                name: self.options[name]
+                for name in (
+                    *_SCORED_BY[self.options["method"]],
+                    *_ASKED_BY[self.options["method"]],
+                )
+            },
             "num_empty": sum(not answers[question].strip() for question in categories),
         }
         match self.options["method"]:
@@ -210,6 +224,10 @@ class Vicuna80(Benchmark):
         ]
 
     @classmethod
+    def score_options(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        return _SCORED_BY[options["method"]]
+
+    @classmethod
     def score_files(
         cls,
         files: Sequence[Path],
@@ -234,6 +252,7 @@ class Vicuna80(Benchmark):
                 files,
                 lambda review, category: _parsed(review, category, options),
                 questions=asked,
+                written=None if asked is not None else {name: name for name in _LAST},
                 category_of=official_category,
                 official_count=OFFICIAL_COUNT,
                 ignore=ignore,
@@ -243,7 +262,7 @@ class Vicuna80(Benchmark):
                 gathered.questions,
                 benchmark=cls.name,
                 reading=_reading(options),
-                options={name: options[name] for name in ("method", "unparsable", "math")},
+                options={name: options[name] for name in cls.score_options(options)},
                 notes=[*gathered.notes, _UNDEFINED],
             )
         return _score_records(files, options, asked, ignore)
@@ -256,6 +275,7 @@ def _score_records(
     ignore: frozenset[str],
 ) -> BenchmarkScore:
     runs = [fastchat.read_run(file) for file in files]
+    fastchat.refuse_other_models(runs)
     known = asked
     if known is None:
         known = {question: official_category(question) for run in runs for question in run.points}
@@ -266,7 +286,7 @@ def _score_records(
     source = "the official file" if asked is None else "the question file"
     notes = []
     for run in runs:
-        notes += cut_short(run.file, len(run.points), expected, what="records", source=source)
+        notes += number_notes(run.file, len(run.points), expected, what="records", source=source)
         if run.by_hand:
             notes.append(
                 f"{run.file.name}: {len(run.by_hand)} scores are not what the judgment's text "
