@@ -14,9 +14,10 @@ import pytest
 from scalesweep.errors import ConfigError, DataError
 from scalesweep.evaluate.benchmarks.base import Benchmark
 from scalesweep.evaluate.benchmarks.mmlu import Mmlu, printed
-from scalesweep.evaluate.benchmarks.mmlu_subjects import CATEGORIES, SUBCATEGORIES
+from scalesweep.evaluate.benchmarks.mmlu_subjects import CATEGORIES, NUM_QUESTIONS, SUBCATEGORIES
 from scalesweep.evaluate.benchmarks.registry import benchmark
 from scalesweep.evaluate.questions import Answer
+from scalesweep.evaluate.scores import BenchmarkScore
 from tests.evaluate.official import SAMPLES, official_samples
 
 ROOT = SAMPLES / "mmlu"
@@ -171,6 +172,17 @@ def test_a_missing_answer_is_missing_and_not_wrong() -> None:
     assert "philosophy/4" not in score.items
 
 
+def test_without_an_answer_to_a_subject_there_is_no_mean_of_the_subjects() -> None:
+    score = sample().score({k: v for k, v in ANSWERS.items() if "physics" not in k}, [])
+
+    assert score.whole.score == 3 / 7
+    assert score.also == {"mean of the subjects (macro)": None}
+    assert score.notes == [
+        "3 of 57 subjects",
+        "1 of 3 subjects have no answer, so there is no mean of the subjects",
+    ]
+
+
 def test_a_text_that_is_no_letter_is_wrong_and_counted() -> None:
     score = sample().score({**ANSWERS, "philosophy/0": "Socrates", "philosophy/1": " "}, [])
 
@@ -258,6 +270,32 @@ def test_official_result_tables_score_without_the_data(tmp_path: Path) -> None:
     assert score.whole.score == 4 / 7
     assert (score.whole.num_questions, score.whole.num_missing) == (7, 0)
     assert score.other_parts["subjects"]["philosophy"].official == 50.0
+
+
+def test_result_tables_with_too_few_rows_are_called_incomplete(tmp_path: Path) -> None:
+    short, empty, whole = (
+        tmp_path / f"{name}.csv" for name in ("philosophy", "virology", "global_facts")
+    )
+    short.write_text("0,m_correct\nq,True\nq,False\n", encoding="utf-8")
+    empty.write_text("0,m_correct\n", encoding="utf-8")
+    whole.write_text("0,m_correct\n" + "q,True\n" * 100, encoding="utf-8")
+
+    def scored(*files: Path) -> BenchmarkScore:
+        return Mmlu.score_files(files, {}, data=None, ignore=frozenset())
+
+    assert scored(short, whole).notes == [
+        "2 of 57 subjects",
+        "1 of 2 results are incomplete: philosophy has 2 of 311 questions",
+    ]
+    with pytest.raises(
+        DataError, match=r"virology\.csv: is incomplete: holds no question; virolog"
+    ):
+        scored(short, empty)
+
+
+def test_the_official_test_files_have_14042_questions() -> None:
+    assert set(NUM_QUESTIONS) == set(SUBCATEGORIES)
+    assert sum(NUM_QUESTIONS.values()) == 14042
 
 
 def test_saved_files_that_are_not_official_are_refused(tmp_path: Path) -> None:

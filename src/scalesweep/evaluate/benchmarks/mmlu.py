@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import Any
 
 from scalesweep.errors import ConfigError, DataError
 from scalesweep.evaluate.benchmarks.base import Benchmark
-from scalesweep.evaluate.benchmarks.mmlu_subjects import CATEGORIES, SUBCATEGORIES
+from scalesweep.evaluate.benchmarks.mmlu_subjects import CATEGORIES, NUM_QUESTIONS, SUBCATEGORIES
 from scalesweep.evaluate.json_lines import by_question, read_lines
 from scalesweep.evaluate.judging.items import Replies
 from scalesweep.evaluate.questions import Answer, Letters, Question
+from scalesweep.evaluate.saved_files import without
 from scalesweep.evaluate.scores import BenchmarkScore, PartScore
 from scalesweep.evaluate.scoring import mean_of, percent
 
@@ -152,7 +154,9 @@ class _Saved(Mmlu):
     ignore: frozenset[str] = frozenset()
 
     def _read_questions(self) -> list[Question]:
-        return [q for q in super()._read_questions() if q.question_id not in self.ignore]
+        questions = super()._read_questions()
+        left = without({q.question_id: q.category for q in questions}, self.ignore)
+        return [q for q in questions if q.question_id in left]
 
 
 def _refuse_other(
@@ -252,8 +256,22 @@ def _score_results(files: Sequence[Path], ignore: frozenset[str]) -> BenchmarkSc
         if question_id(file.stem, 0) in items:
             raise ConfigError(f"score mmlu: {file.stem}.csv is given twice; one model at a time")
         items |= _result_items(file)
-    kept = {item: value for item, value in items.items() if item not in ignore}
-    return _score(list(kept), kept, options={})
+    left = without(dict.fromkeys(items, ""), ignore)
+    score = _score(list(left), {item: items[item] for item in left}, options={})
+    return replace(score, notes=[*score.notes, *_cut_short(items)])
+
+
+def _cut_short(items: Iterable[str]) -> list[str]:
+    """A note on result tables that have fewer rows than the official ones."""
+    counts = Counter(item.rpartition("/")[0] for item in items)
+    short = [
+        f"{subject} has {count} of {NUM_QUESTIONS[subject]} questions"
+        for subject, count in counts.items()
+        if count < NUM_QUESTIONS[subject]
+    ]
+    if not short:
+        return []
+    return [f"{len(short)} of {len(counts)} results are incomplete: {', '.join(short)}"]
 
 
 def _result_items(file: Path) -> dict[str, float]:
@@ -263,6 +281,10 @@ def _result_items(file: Path) -> dict[str, float]:
         raise DataError(
             f"{file}: {len(columns)} columns end in _correct; a result of the official "
             "evaluate.py has one"
+        )
+    if not rows:
+        raise DataError(
+            f"{file}: is incomplete: holds no question; {file.stem} has {NUM_QUESTIONS[file.stem]}"
         )
     found = {}
     for number, row in enumerate(rows):
@@ -301,6 +323,8 @@ def _score(
     }
     by_subject = {subject: pooled([subject]) for subject in subjects}
     means = [part.score for part in by_subject.values() if part.score is not None]
+    unanswered = len(by_subject) - len(means)
+    macro = None if unanswered or not means else percent(sum(means) / len(means))
     return BenchmarkScore(
         benchmark=Mmlu.name,
         rule=RULE,
@@ -308,10 +332,10 @@ def _score(
         whole=pooled(subjects),
         categories=categories,
         other_parts={"subcategories": subcategories, "subjects": by_subject},
-        also={"mean of the subjects (macro)": percent(sum(means) / len(means)) if means else None},
+        also={"mean of the subjects (macro)": macro},
         num_empty=num_empty,
         items=items,
-        notes=_notes(len(subjects)),
+        notes=_notes(len(subjects), unanswered),
     )
 
 
@@ -320,7 +344,13 @@ def printed(score: float) -> float:
     return round(100 * float(f"{score:.3f}"), 1)
 
 
-def _notes(num_subjects: int) -> list[str]:
-    if num_subjects == len(SUBCATEGORIES):
-        return []
-    return [f"{num_subjects} of {len(SUBCATEGORIES)} subjects"]
+def _notes(num_subjects: int, unanswered: int) -> list[str]:
+    notes = []
+    if num_subjects != len(SUBCATEGORIES):
+        notes.append(f"{num_subjects} of {len(SUBCATEGORIES)} subjects")
+    if unanswered:
+        notes.append(
+            f"{unanswered} of {num_subjects} subjects have no answer, so there is no mean of the "
+            "subjects"
+        )
+    return notes
