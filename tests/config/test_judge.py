@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from typing import Any
 
 import pytest
@@ -38,6 +39,17 @@ def judge(**changes: Any) -> JudgeConfig:
             "judge.prices.any=openai: only a compatible endpoint",
         ),
         ({"backoff_s": 0.0}, "judge.backoff_s=0"),
+        ({"base_url": "https://us:12/CANARY@gw/v1"}, "judge.base_url=.hidden.: has an @ after"),
+        ({"base_url": "https://us:12#CANARY@gw/v1"}, "judge.base_url=.hidden.: has an @ after"),
+        ({"base_url": "https://gw:CANARY/v1"}, "judge.base_url=.hidden.: is no address"),
+        ({"base_url": "https://CANARY[/v1"}, "judge.base_url=.hidden.: is no address"),
+        ({"base_url": "https://CANARY\u2100x/v1"}, "judge.base_url=.hidden.: is no address"),
+        ({"base_url": "http:///v1"}, "judge.base_url=.hidden.: has no host"),
+        ({"model": " "}, "judge.model= : name the model"),
+        ({"models": {"mm_vet": ""}}, "judge.models.mm_vet=: name the model"),
+        ({"name": "openai", "endpoint": "compatible"}, "judge.name=openai: .*stored as OpenAI's"),
+        ({"name": "Azure", "endpoint": "compatible"}, "judge.name=Azure: .*stored as OpenAI's"),
+        ({"timeout_s": 901.0}, "judge.timeout_s=901: must not be longer than judge.patience_s=900"),
     ],
 )
 def test_what_would_leak_a_key_or_make_a_price_up_is_refused(
@@ -47,6 +59,19 @@ def test_what_would_leak_a_key_or_make_a_price_up_is_refused(
         judge(**changes)
 
     assert "CANARY" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "variable"), [("openai", "OPENAI_BASE_URL"), ("azure", "AZURE_OPENAI_ENDPOINT")]
+)
+def test_an_address_of_the_environment_that_cannot_be_read_is_refused_unquoted(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, variable: str
+) -> None:
+    for url in ("https://us:12/CANARY@gw/v1", "https://us:CANARY#x@gw/v1"):
+        monkeypatch.setenv(variable, url)
+        with pytest.raises(ConfigError, match=f"^{variable}=.hidden.: .*percent-encode") as error:
+            judge(endpoint=endpoint)
+        assert "CANARY" not in "".join(traceback.format_exception(error.value))
 
 
 def test_of_the_environments_address_only_what_is_public_is_written_down(

@@ -210,6 +210,13 @@ class JudgeServer:
             return await _send(writer, 403, _error(f"not allowed, {echo}", "forbidden"))
         if what == "404":
             return await _send(writer, 404, _error("no such model", "model_not_found"))
+        if what in ("405", "407", "413", "451"):
+            return await _send(writer, int(what), {"error": {"message": "nope"}})
+        if what == "text":
+            return await _send(writer, 400, {"error": "in plain words"})
+        if what == "hostile-date":
+            late = {"Retry-After": f"Mon, 01 Jan {10**20} 00:00:00 GMT"}
+            return await _send(writer, 429, _error("slow down", "rate_limit_exceeded"), late)
         if what == "redirect":
             return await _send(writer, 307, {}, {"Location": "http://127.0.0.1:9/v1"})
         if what == "not-json":

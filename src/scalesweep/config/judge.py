@@ -9,7 +9,13 @@ from urllib.parse import urlsplit
 
 from scalesweep.benchmark_options import OPTIONS
 from scalesweep.config.checks import at_least, not_negative, one_of, positive, require
-from scalesweep.endpoints import has_secrets, public_url, url_of_environment
+from scalesweep.endpoints import (
+    URL_VARIABLES,
+    has_secrets,
+    public_url,
+    url_fault,
+    url_of_environment,
+)
 
 ENDPOINTS = ("openai", "azure", "compatible")
 FREE = "own machine"
@@ -143,10 +149,31 @@ class JudgeConfig:
             "only a compatible endpoint may have one price for all models; name the model",
         )
         require(
-            self.scorer == "exact_match" or self.model is not None,
+            self.scorer == "exact_match" or bool(self.model and self.model.strip()),
             "judge.model",
             self.model,
             "name the model that judges, or take judge=exact_match",
+        )
+        for benchmark, model in self.models.items():
+            require(
+                bool(model.strip()),
+                f"judge.models.{benchmark}",
+                model,
+                "name the model that judges",
+            )
+        require(
+            self.endpoint != "compatible" or self.name.strip().lower() not in ENDPOINTS[:2],
+            "judge.name",
+            self.name,
+            "with judge.endpoint=compatible its replies would be stored as OpenAI's; give "
+            "the judge another name",
+        )
+        require(
+            self.timeout_s <= self.patience_s,
+            "judge.timeout_s",
+            self.timeout_s,
+            f"must not be longer than judge.patience_s={self.patience_s:g}, or a single slow reply "
+            "ends the stage",
         )
         require(
             re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_variable) is not None,
@@ -154,6 +181,7 @@ class JudgeConfig:
             "(hidden)",
             "must be the name of an environment variable in capitals, never a key itself",
         )
+        self._check_url("judge.base_url", self.base_url)
         require(
             self.base_url is None or not has_secrets(self.base_url),
             "judge.base_url",
@@ -167,6 +195,8 @@ class JudgeConfig:
     def _check_environment(self) -> None:
         """Replies are stored as OpenAI's: another server's must not get among them unasked."""
         url = url_of_environment(self.endpoint)
+        if self.scorer == "openai" and self.base_url is None:
+            self._check_url(URL_VARIABLES[self.endpoint], url)
         if self.scorer == "openai" and self.endpoint == "openai" and self.base_url is None and url:
             host = urlsplit(url).hostname or ""
             require(
@@ -176,6 +206,11 @@ class JudgeConfig:
                 f"OPENAI_BASE_URL leads to {host}; take judge.endpoint=compatible, or set "
                 f"judge.base_url={public_url(url)} where that passes requests on to OpenAI",
             )
+
+    @staticmethod
+    def _check_url(key: str, url: str | None) -> None:
+        fault = None if url is None else url_fault(url)
+        require(fault is None, key, "(hidden)", fault or "")
 
     def _public_url(self) -> str | None:
         """The whole one is read again where the judge is asked: no secret is written down."""

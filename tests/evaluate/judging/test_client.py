@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 import email.utils
+import json
 import logging
 import pickle
 import sys
@@ -107,6 +109,11 @@ def test_an_empty_reply_is_a_reply() -> None:
         ("no-choices", Fault.broken, True),
         ("reset", Fault.connection, True),
         ("filter", Fault.refused, False),
+        ("413", Fault.bad_request, False),
+        ("405", Fault.address, False),
+        ("407", Fault.proxy, False),
+        ("451", Fault.unavailable, False),
+        ("hostile-date", Fault.rate_limit, False),
         ("filtered-reply", Fault.refused, True),
         ("too-long", Fault.bad_request, False),
         ("unsupported", Fault.unsupported, False),
@@ -176,6 +183,9 @@ def test_retry_after_may_be_milliseconds_seconds_or_a_date() -> None:
     assert retry_after_s({"retry-after-ms": "250", "retry-after": "9"}) == 0.25
     assert retry_after_s({"retry-after": "2.5"}) == 2.5
     assert retry_after_s({"retry-after": "-3"}) == 0.0
+    assert retry_after_s({"retry-after": "1e300"}) == 1e7
+    assert retry_after_s({"retry-after": f"Mon, 01 Jan {10**20} 00:00:00 GMT"}) is None
+    assert retry_after_s({"retry-after": "Fri, 31 Dec 9999 23:59:59 -2359"}) in (None, 1e7)
     date = retry_after_s({"retry-after": email.utils.format_datetime(soon, usegmt=True)})
     assert date == pytest.approx(60, abs=2)
     assert retry_after_s({"retry-after": "soon"}) is None
@@ -246,6 +256,7 @@ def test_a_reply_that_quotes_the_key_is_kept_without_it() -> None:
         ({"base_url": "https://judge.example/v1"}, r"EMPTY where the server wants none"),
         ({"base_url": None}, "judge.base_url=null: endpoint=compatible needs an address"),
         ({"base_url": "judge.example"}, "must begin with https://"),
+        ({"base_url": "http:///v1"}, r"judge\.base_url=.hidden.: has no host"),
     ],
 )
 def test_a_missing_key_or_address_is_one_clear_error(
@@ -299,3 +310,89 @@ def test_without_the_package_it_is_said_how_to_get_it(monkeypatch: pytest.Monkey
 
     with pytest.raises(StageError, match=r"pip install 'scalesweep\[judge\]'"):
         JudgeClient(settings("https://judge.example/v1"))
+
+
+def test_a_refusal_in_plain_words_keeps_them() -> None:
+    assert failed("text").text == "400 bad request: in plain words"
+
+
+def test_a_count_of_tokens_that_no_reply_has_is_none() -> None:
+    content = {"choices": [{"message": {"content": "8 9"}}],
+               "usage": {"prompt_tokens": 10**400, "completion_tokens": 3}}  # fmt: skip
+    client = JudgeClient(settings("http://127.0.0.1:9/v1"))
+
+    received = client._received(json.dumps(content).encode())
+
+    assert isinstance(received, Received)
+    assert (received.input_tokens, received.output_tokens) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://us:12/secretCANARY@gw/v1",
+        "https://us:p#CANARY@gw/v1",
+        "https://us:p?CANARY@gw/v1",
+        "https://us:CANARY[@gw/v1",
+        "https://us:CANARY\u2100@gw/v1",
+    ],
+)
+def test_an_address_of_the_environment_that_cannot_be_read_is_quoted_nowhere(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+
+    with pytest.raises(StageError, match=r"^OPENAI_BASE_URL=.hidden.: .*percent-encode") as error:
+        JudgeClient({**settings("x"), "base_url": None})
+
+    assert "CANARY" not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HTTPS_PROXY", "socks5://me:pw-CANARY@proxy:1080"),
+        ("HTTPS_PROXY", "gopher://me:pw-CANARY@proxy:1"),
+        ("HTTPS_PROXY", "http://me:pw-CANARY@proxy:port"),
+        ("SSL_CERT_FILE", "/not/there.pem"),
+    ],
+)
+def test_an_environment_that_no_client_can_be_made_of_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(StageError, match="no client can be made for it") as error:
+        JudgeClient(settings("https://judge.example/v1"))
+
+    said = "".join(traceback.format_exception(error.value))
+    assert "CANARY" not in said
+    assert "\n" not in str(error.value)
+
+
+def test_a_server_on_loopback_is_never_asked_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with JudgeServer() as server:
+        assert isinstance(sent(server.url), Received)
+
+
+def test_what_a_proxy_wants_is_in_nothing_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://me:p%40w-CANARY@127.0.0.1:9")
+    header = base64.b64encode(b"me:p@w-CANARY").decode()
+    client = JudgeClient(settings("https://judge.example/v1"))
+
+    line = client._scrubber.line(f"proxy took p@w-CANARY, p%40w-CANARY, {header} not")
+
+    assert line == "proxy took ***, ***, *** not"
+
+
+def test_a_short_key_is_a_secret_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY_OF_TESTS", "k3yZ")
+    with JudgeServer(verdict=lambda *_: "8 9\nyour key is k3yZ") as server:
+        reply = sent(server.url)
+
+    assert isinstance(reply, Received)
+    assert reply.text == "8 9\nyour key is ***"

@@ -81,3 +81,13 @@ def test_backoff_is_exponential_with_jitter(failures: int, most: float) -> None:
     }
 
     assert most / 2 <= min(waits) < max(waits) <= most
+
+
+@pytest.mark.parametrize("asked", [0.0, 0.1])
+def test_a_retry_after_of_nothing_is_no_leave_to_hurry(asked: float) -> None:
+    clock = Clock()
+    pace = paced(clock)
+    for _ in range(4):
+        pace.limited(sent_at=clock.now, retry_after_s=asked)
+
+    assert pace.wait_s() >= 4.0  # half of 8 s, the fourth wait

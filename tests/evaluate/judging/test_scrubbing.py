@@ -27,6 +27,11 @@ def test_a_known_secret_is_in_no_line_in_no_form(text: str) -> None:
     assert "***" in line
 
 
+@pytest.mark.parametrize("form", ["pro%22j%2fCANARY%2b17", "pro%22j/CANARY%2B17"])
+def test_a_percent_encoded_secret_is_found_in_either_case_and_with_its_slash(form: str) -> None:
+    assert Scrubber(['pro"j/CANARY+17']).line(f"you sent {form}") == "you sent ***"
+
+
 @pytest.mark.parametrize(
     "text",
     [

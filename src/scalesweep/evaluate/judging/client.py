@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,17 +24,23 @@ from urllib.parse import parse_qsl, urlsplit
 from scalesweep.endpoints import (
     OPENAI_URL,
     URL_VARIABLES,
+    is_loopback,
     needs_key,
     public_url,
+    url_fault,
     url_of_environment,
 )
 from scalesweep.errors import StageError
 from scalesweep.evaluate.judging.items import Request
-from scalesweep.evaluate.judging.scrubbing import Scrubber, secrets_of_url
+from scalesweep.evaluate.judging.scrubbing import Scrubber, secrets_of_proxy, secrets_of_url
 
 NO_KEY = "EMPTY"
 """What is sent to a server that wants no key, as vLLM's documentation has it."""
 CONNECT_S = 20.0
+LONGEST_WAIT_S = 1e7
+"""Whatever longer wait an endpoint asks for is this one: months."""
+MOST_TOKENS = 10**9
+"""A larger count of one reply is none."""
 
 
 class Fault(enum.StrEnum):
@@ -55,6 +62,9 @@ class Fault(enum.StrEnum):
     unknown_model = "unknown model"
     unsupported = "unsupported request"
     redirect = "redirect"
+    address = "wrong address"
+    proxy = "proxy"
+    unavailable = "not available here"
 
 
 AGAIN = frozenset({Fault.rate_limit, Fault.server, Fault.timeout, Fault.connection, Fault.broken})
@@ -69,6 +79,11 @@ WAY_OUT = {
     "judge (`judge calibrate` says how far off it is), or correct judge.base_url or "
     "judge.deployments",
     Fault.unsupported: "the model does not take the official rule's request: choose another judge",
+    Fault.address: "nothing at this address takes such requests: correct judge.base_url, which "
+    "mostly ends in /v1",
+    Fault.proxy: "the proxy wants a user and a password: set them in HTTPS_PROXY or HTTP_PROXY, or "
+    "name the endpoint in NO_PROXY",
+    Fault.unavailable: "the endpoint may not reply here by law: choose another judge",
     Fault.redirect: "the address moved and a key is not sent after it: correct judge.base_url",
 }
 
@@ -113,14 +128,33 @@ class JudgeClient:
         url = _whole_url(self._endpoint, settings.get("base_url"))
         key = _key(self._endpoint, url, self._variable)
         self.host = urlsplit(public_url(url)).netloc
-        self._scrubber = Scrubber({key, *secrets_of_url(url), *_custom_header_values()} - {NO_KEY})
+        self._scrubber = Scrubber(
+            {*secrets_of_url(url), *_custom_header_values(), *_proxy_secrets()} - {NO_KEY},
+            keys={key} - {NO_KEY},
+        )
         self._openai = _package()
-        self._client = self._made(url, key, settings.get("api_version"))
+        try:
+            self._client = self._made(url, key, settings.get("api_version"))
+        except StageError:
+            raise
+        except Exception as error:  # of address, proxy and certificate variables, each its own
+            said = self._scrubber.line(f"{type(error).__name__}: {error}")
+        else:
+            return
+        raise StageError(
+            f"judge.base_url={public_url(url)}: no client can be made for it ({said}); correct it, "
+            "or what HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or SSL_CERT_FILE say"
+        )
 
     def _made(self, url: str, key: str, api_version: str | None) -> Any:
         parts = urlsplit(url)
         query = dict(parse_qsl(parts.query))
         plain = parts._replace(query="", fragment="").geturl()
+        # A proxy would be asked for a machine that it does not see, and be told the request. It is
+        # the environment that names proxies; Python's own context still reads its SSL_CERT_FILE.
+        direct: dict[str, Any] = (
+            {"trust_env": False, "verify": ssl.create_default_context()} if is_loopback(url) else {}
+        )
         timeout = self._openai.Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s))
         shared: dict[str, Any] = {
             "api_key": key,
@@ -129,7 +163,7 @@ class JudgeClient:
             "default_query": query or None,
             # A redirect would take the key along.
             "http_client": self._openai.DefaultAsyncHttpxClient(
-                timeout=timeout, follow_redirects=False
+                timeout=timeout, follow_redirects=False, **direct
             ),
         }
         if self._endpoint == "azure":
@@ -163,7 +197,11 @@ class JudgeClient:
             return self._received(raw.http_response.content)
         except Exception as error:  # whatever it is: none may leave this method, for it has the key
             caught = error
-        return self._failure(caught)
+        try:
+            return self._failure(caught)
+        except Exception as error:
+            words = f"{type(caught).__name__} that cannot be read ({type(error).__name__})"
+        return Failure(fault=Fault.bad_request, text=words, may_cost=True)
 
     def way_out(self, fault: Fault) -> str:
         """What a person can do about a fault that ends the stage."""
@@ -186,7 +224,7 @@ class JudgeClient:
                 output_tokens=_count(usage.get("completion_tokens")),
                 model=_text(data.get("model"), self._scrubber),
             )
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             about = self._scrubber.line(content[:2000].decode("utf-8", "replace"))
             return Failure(
                 fault=Fault.broken,
@@ -212,17 +250,29 @@ class JudgeClient:
             return self._status(error)
         below = error.__cause__ or error
         kind = type(below).__name__
+        words = self._scrubber.line(str(below))
+        if not isinstance(error, openai.APIConnectionError | OSError):
+            # No fault of the way to the endpoint: the same would come of it again.
+            return Failure(
+                fault=Fault.bad_request,
+                text=f"bad request, {kind}: {words}",
+                may_cost=not isinstance(error, UnicodeError),
+            )
+        if kind == "ProxyError" and str(below).startswith("407"):
+            return Failure(fault=Fault.proxy, text=words)
         half = kind == "RemoteProtocolError"
         return Failure(
             fault=Fault.broken if half else Fault.connection,
-            text=f"{'half a reply' if half else kind}: {self._scrubber.line(str(below))}",
+            text=f"{'half a reply' if half else kind}: {words}",
             may_cost=kind not in _NOT_SENT,
         )
 
     def _status(self, error: Any) -> Failure:
         body = error.body if isinstance(error.body, dict) else {}
         fault = fault_of(error.status_code, body)
-        said = str(body.get("message") or "")
+        said = str(body.get("message") or body.get("detail") or "")
+        if isinstance(error.body, str):
+            said = error.body
         # The endpoint's words about a key may quote it.
         words = "" if fault is Fault.authentication else self._scrubber.line(said)
         return Failure(
@@ -261,6 +311,7 @@ def fault_of(status: int, error: Mapping[str, Any]) -> Fault:
     if codes & {"unsupported_parameter", "unsupported_value"}:
         return Fault.unsupported
     named = {401: Fault.authentication, 403: Fault.permission, 408: Fault.timeout,
+             405: Fault.address, 407: Fault.proxy, 451: Fault.unavailable,
              409: Fault.server, 425: Fault.server, 429: Fault.rate_limit}  # fmt: skip
     if status in named:
         return named[status]
@@ -277,14 +328,15 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             continue
         if math.isfinite(seconds):
-            return max(0.0, seconds)
+            return min(max(0.0, seconds), LONGEST_WAIT_S)
     try:
         then = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-    except (TypeError, ValueError):
+        if then.tzinfo is None:
+            then = then.replace(tzinfo=datetime.UTC)
+        seconds = (then - datetime.datetime.now(datetime.UTC)).total_seconds()
+    except (TypeError, ValueError, LookupError, OverflowError):
         return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=datetime.UTC)
-    return max(0.0, (then - datetime.datetime.now(datetime.UTC)).total_seconds())
+    return min(max(0.0, seconds), LONGEST_WAIT_S)
 
 
 def _whole_url(endpoint: str, written: str | None) -> str:
@@ -294,7 +346,7 @@ def _whole_url(endpoint: str, written: str | None) -> str:
         StageError: there is none.
     """
     here = url_of_environment(endpoint)
-    if written is None or (here is not None and public_url(here) == written):
+    if written is None or (here and url_fault(here) is None and public_url(here) == written):
         url = here or (OPENAI_URL if endpoint == "openai" else None)
     else:
         url = written
@@ -303,8 +355,9 @@ def _whole_url(endpoint: str, written: str | None) -> str:
             f"judge.base_url=null: endpoint={endpoint} needs an address; set it, or "
             f"{URL_VARIABLES[endpoint]}"
         )
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise StageError(f"judge.base_url={public_url(url)}: must begin with https:// or http://")
+    if (fault := url_fault(url)) is not None:
+        named = "judge.base_url" if url == written else URL_VARIABLES[endpoint]
+        raise StageError(f"{named}=(hidden): {fault}")
     return url
 
 
@@ -332,6 +385,13 @@ def _custom_header_values() -> set[str]:
     return {line.partition(":")[2].strip() for line in lines}
 
 
+def _proxy_secrets() -> set[str]:
+    """Of the proxies that the environment names, by the names that HTTP libraries read."""
+    names = ("http_proxy", "https_proxy", "all_proxy")
+    proxies = [os.environ.get(form, "") for name in names for form in (name, name.upper())]
+    return {secret for proxy in proxies for secret in secrets_of_proxy(proxy)}
+
+
 def _package() -> Any:
     try:
         import openai
@@ -350,4 +410,6 @@ def _text(value: object, scrubber: Scrubber) -> str | None:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS:
+        return value
+    return None

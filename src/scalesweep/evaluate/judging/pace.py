@@ -50,10 +50,10 @@ class Pace:
             self._strikes += 1
             self._slowed_at = now
             self.allowed = max(1.0, self.allowed / 2)
-        if retry_after_s is None:
-            wait = self.backoff(self._strikes)
-        else:
-            wait = retry_after_s + self.dice.uniform(0, min(0.1 * retry_after_s, 1.0))
+        wait = self.backoff(self._strikes)
+        if retry_after_s is not None:  # 0, or a date that is past, is no leave to hurry
+            asked = retry_after_s + self.dice.uniform(0, min(0.1 * retry_after_s, 1.0))
+            wait = max(wait, asked)
         self._resume_at = max(self._resume_at, now + wait)
 
     def backoff(self, failures: int) -> float:

@@ -6,11 +6,13 @@ import base64
 import json
 import re
 from collections.abc import Iterable
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 HIDDEN = "***"
 SHORTEST = 6
 """A shorter word is no secret; it would be cut out of ordinary text."""
+SHORTEST_KEY = 4
+"""Of an API key, which is a secret whatever it looks like."""
 LONGEST_LINE = 200
 
 _PATTERNS = (
@@ -33,14 +35,37 @@ def secrets_of_url(url: str) -> set[str]:
     return found
 
 
+def secrets_of_proxy(url: str) -> set[str]:
+    """Password, "user:password" as it is written and as it is meant, and its header.
+
+    Not the user alone: it may be any word of a reply.
+    """
+    written = url.partition("://")[2] or url
+    written = written.rpartition("@")[0]
+    if not written:
+        return set()
+    user, _, password = written.partition(":")
+    meant = f"{unquote(user)}:{unquote(password)}"
+    header = base64.b64encode(meant.encode()).decode()
+    return {written, meant, password, unquote(password), header} - {""}
+
+
+def _forms(secret: str) -> set[str]:
+    """As it may stand in an address, a JSON text or a header."""
+    quoted = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
+    lower = {re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), form) for form in quoted}
+    return {secret, json.dumps(secret)[1:-1], *quoted, *lower}
+
+
 class Scrubber:
     """Takes known secrets, and what looks like one, out of text."""
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Iterable[str], *, keys: Iterable[str] = ()) -> None:
         forms = set()
-        for secret in secrets:
-            if len(secret) >= SHORTEST:
-                forms |= {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
+        for shortest, known in ((SHORTEST, secrets), (SHORTEST_KEY, keys)):
+            for secret in known:
+                if len(secret) >= shortest:
+                    forms |= _forms(secret)
         self._forms = sorted(forms, key=len, reverse=True)
 
     def __repr__(self) -> str:
