@@ -101,6 +101,7 @@ def test_calibrating_again_pays_nothing_and_needs_no_endpoint(
     assert second.out.startswith(table)
     assert "whole          77.8   68.8     -9.0" in table
     assert "Judge runs (offset): 68.8 (-9.0)" in table
+    assert max(len(line) for line in first.out.splitlines()) <= 80
     assert "Paid: $0.00 for 60 replies" in first.out
     assert "Paid: $0.00 for 0 replies (estimated $0.00); 60 were stored" in second.out
     assert "60 replies wanted, 0 stored, 60 to ask" in first.err

@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from scalesweep.errors import ConfigError, StageError
 from scalesweep.evaluate.answer_files import read_answers
 from scalesweep.evaluate.benchmarks.registry import benchmark
 from scalesweep.evaluate.judging.ask import Panel
+from scalesweep.evaluate.judging.items import silent_runs
 from scalesweep.evaluate.judging.price import usd_text
 from scalesweep.evaluate.scores import BenchmarkScore
 
@@ -156,6 +157,7 @@ def calibrate(
     score = rules.score(texts, replies)
     if score.whole.official is None:
         raise StageError(f"judge calibrate {name}: no reply of {panel.model} has a verdict in it")
+    score = replace(score, notes=[*score.notes, *silent_runs(replies)])
     return Calibration(
         title=rules.title,
         answers_of=next(iter(saved.values())).model_id,
@@ -173,7 +175,7 @@ def as_json(found: Calibration) -> str:
     return json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def as_text(found: Calibration, *, width: int = 100) -> str:
+def as_text(found: Calibration, *, width: int = 80) -> str:
     """A page for people."""
     from rich import box
     from rich.console import Console
@@ -241,4 +243,5 @@ def _facts(found: Calibration) -> list[str]:
         lines.append(f"Calls that broke off cost {usd_text(metered['unsure_usd'])} more at most")
     if missing := sum(account["missing"].values()):
         lines.append(f"{missing} replies are missing, so the offset is of the others alone")
+    lines += score.notes
     return lines

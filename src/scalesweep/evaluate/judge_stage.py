@@ -12,6 +12,7 @@ from scalesweep.data.stage import dataset_root
 from scalesweep.errors import StageError
 from scalesweep.evaluate.benchmarks.registry import benchmark
 from scalesweep.evaluate.judging.ask import ask
+from scalesweep.evaluate.judging.items import silent_runs
 from scalesweep.evaluate.questions import Question
 from scalesweep.evaluate.scores import BenchmarkScore
 from scalesweep.rundir import write_json
@@ -68,7 +69,8 @@ def _score(
         model = spec.model_of(asked.name)
         assert model is not None  # ask() has asked it
         rules.write_reviews(reviews, answers, replies, judge_model=model)
-        score = replace(score, judge_model=model)
+        notes = [*score.notes, *silent_runs(replies)]
+        score = replace(score, judge_model=model, notes=notes)
     return rules.scored_questions, score
 
 

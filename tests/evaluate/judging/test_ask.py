@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -12,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from scalesweep.errors import Interrupted, StageError
+from scalesweep.errors import Interrupted, StageError, StoreError
 from scalesweep.evaluate.judging.ask import GRACE_S
 from scalesweep.evaluate.judging.items import Reply, Request
-from scalesweep.evaluate.judging.price import Price, most_usd
+from scalesweep.evaluate.judging.price import Price, most_usd, price_of
+from scalesweep.judge_command import composed_judge
 from tests.evaluate.judging.panels import MODEL, item, items, panel, request, texts
 from tests.fakes.judge_server import JudgeServer
 
@@ -111,8 +113,8 @@ def test_filtered_items_are_missing_with_their_cause_and_not_asked_again(tmp_pat
 
 def test_a_bad_request_is_missing_now_and_asked_again_another_time(tmp_path: Path) -> None:
     with JudgeServer(script={"<1>": ("too-long",)}) as server:
-        (replies,) = panel(tmp_path, server).ask(items(3))
-        (again,) = panel(tmp_path, server).ask(items(3))
+        (replies,) = panel(tmp_path, server).ask(items(5))
+        (again,) = panel(tmp_path, server).ask(items(5))
 
     assert replies["<1>"].text is None
     assert replies["<1>"].cause == "400 bad request: too long"
@@ -128,6 +130,9 @@ def test_a_bad_request_is_missing_now_and_asked_again_another_time(tmp_path: Pat
         ("404", "404 unknown model: no such model.*judge calibrate"),
         ("unsupported", "400 unsupported request: no max_tokens.*choose another judge"),
         ("redirect", "307 redirect: the address moved"),
+        ("405", r"405 wrong address: nope.*correct judge\.base_url"),
+        ("407", "407 proxy: nope: the proxy wants a user"),
+        ("451", "451 not available here: nope: the endpoint may not reply here by law"),
         ("too-long", r"takes none of the \d+ requests it was sent"),
         ("429-long", r"asks to wait 86400 s \(last: 429 rate limit: slow down\)"),
     ],
@@ -141,6 +146,63 @@ def test_what_no_patience_mends_ends_the_stage_at_once(
 
     assert len(server.requests) < 30
     assert time.monotonic() - begin < GRACE_S
+
+
+@pytest.mark.parametrize(("good", "wanted"), [(1, 60), (40, 60)])
+def test_an_endpoint_that_takes_no_request_any_more_ends_the_stage_and_replies_are_kept(
+    tmp_path: Path, good: int, wanted: int
+) -> None:
+    script = ("ok",) * good + ("413",)
+    with (
+        JudgeServer(everybody=script) as server,
+        pytest.raises(StageError, match=r"takes none of the last 10 requests .*413 bad request"),
+    ):
+        panel(tmp_path, server, max_concurrent=2).ask(items(wanted))
+
+    # A refusal may come before the reply that was asked for with it.
+    assert good + 10 <= len(server.requests) <= good + 12
+    assert len(list(panel(tmp_path, server).replies.all())) == good
+
+
+def test_more_than_a_fifth_of_a_run_lost_to_bad_requests_is_no_score_but_filtered_ones_are(
+    tmp_path: Path,
+) -> None:
+    def lost(store: str, what: str, count: int) -> None:
+        script = {f"<{number}>": (what,) for number in range(count)}
+        with JudgeServer(script=script) as server:
+            panel(tmp_path / store, server).ask(items(10))
+
+    lost("two", "too-long", 2)
+    lost("filtered", "filter", 5)
+    with pytest.raises(StageError, match=r"takes 3 of 10 requests of run 1 not, more than 20%"):
+        lost("three", "too-long", 3)
+    assert len(list(panel(tmp_path / "three", "http://127.0.0.1:9").replies.all())) == 7
+
+
+def test_an_answer_that_cannot_be_sent_is_missing_with_its_cause_at_once(tmp_path: Path) -> None:
+    broken = item("broken", request=request("half a pair: \ud83d"))
+    begin = time.monotonic()
+    with JudgeServer() as server:
+        (replies,) = panel(tmp_path, server).ask([*items(5), broken])
+
+    assert time.monotonic() - begin < 5
+    assert replies["broken"].text is None
+    assert replies["broken"].cause.startswith("bad request, UnicodeEncodeError")
+    assert len(server.requests) == 5
+
+
+def test_two_processes_walk_through_the_items_in_orders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = []
+    for pid in (1, 2):
+        monkeypatch.setattr("scalesweep.evaluate.judging.ask.os.getpid", lambda pid=pid: pid)
+        with JudgeServer() as server:
+            panel(tmp_path / str(pid), server, max_concurrent=1).ask(items(20))
+        orders.append([sent["messages"][-1]["content"] for sent in server.requests])
+
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
 
 
 def test_silence_beyond_patience_ends_the_stage_and_says_what_is_stored(tmp_path: Path) -> None:
@@ -300,6 +362,18 @@ def test_a_limit_without_a_price_is_refused_before_anything_is_asked(tmp_path: P
     assert server.requests == []
 
 
+def test_the_setting_that_is_named_for_a_price_really_sets_it(tmp_path: Path) -> None:
+    model = "org/gpt-4.1"
+    with JudgeServer() as server, pytest.raises(StageError) as error:
+        panel(tmp_path, server, model=model, prices={}, max_usd=1.0).ask(items(2))
+
+    (setting,) = re.findall(r"add '([^']+)'", str(error.value))
+    setting = setting.replace("input: ", "input: 2").replace("output: ", "output: 8")
+    setting = setting.replace("source: ", "source: x")
+    found = composed_judge(["judge=gpt4o", setting]).execution()["prices"]
+    assert price_of(model, found) == Price(input=2.0, output=8.0)
+
+
 def test_no_call_is_made_that_could_go_over_the_limit(tmp_path: Path) -> None:
     price = Price(input=30.0, output=60.0)
     most = most_usd(request("answer <0>"), price)
@@ -333,6 +407,59 @@ def test_a_call_that_broke_off_counts_under_the_limit_as_if_it_was_charged(tmp_p
     assert len(server.requests) == 3
 
 
+@pytest.mark.parametrize("what", ["stop", "patience", "401", "quota"])
+def test_calls_that_are_cut_off_at_the_end_count_as_unsure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr("scalesweep.evaluate.judging.ask.GRACE_S", 0.2)
+    most = most_usd(request("answer <0>"), Price(input=30.0, output=60.0))
+    accounts: list[Mapping[str, Any]] = []
+    script = {"<3>": ("time-out" if what in ("stop", "patience") else what,)}
+    changes = {"patience_s": 0.5} if what == "patience" else {}
+    begin = time.monotonic()
+    with (
+        JudgeServer(script={**script, "<": ("time-out",)}) as server,
+        pytest.raises((StageError, Interrupted)),
+    ):
+        panel(
+            tmp_path, server, timeout_s=60.0, record=accounts.append,
+            stop_requested=lambda: what == "stop" and time.monotonic() > begin + 0.5, **changes,
+        ).ask(items(4))  # fmt: skip
+
+    waiting = 4 if what in ("stop", "patience") else 3
+    assert len(server.requests) == 4
+    assert accounts[-1]["metered"]["unsure_usd"] == pytest.approx(waiting * most)
+
+
+@pytest.mark.parametrize("concurrent", [1, 7])
+def test_whenever_it_is_killed_the_account_on_disk_covers_what_was_sent(
+    tmp_path: Path, concurrent: int
+) -> None:
+    price = Price(input=30.0, output=60.0)
+    limit = 40 * most_usd(request("answer <00>"), price)
+    written: list[float] = []
+    short: list[float] = []
+
+    def record(account: Mapping[str, Any]) -> None:
+        time.sleep(0.005)
+        written.append(account["metered"]["usd"] + account["metered"]["unsure_usd"])
+
+    def verdict(sent: Mapping[str, Any], times: int) -> str:
+        del sent, times  # all that came so far may be charged in full: 16 or 17 / 5, and 60 tokens
+        short.append((written[-1] if written else 0.0) - len(server.requests) * price.of(3, 60))
+        return "8 9" + "." * 292
+
+    with JudgeServer(verdict=verdict) as server, pytest.raises(StageError, match="max_usd"):
+        panel(
+            tmp_path, server, max_concurrent=concurrent, record=record, max_usd=limit
+        ).ask(items(100))  # fmt: skip
+
+    assert len(server.requests) >= 40
+    assert min(short) >= -1e-12
+    assert max(written) <= limit + 1e-12
+    assert written[-1] == pytest.approx(len(server.requests) * price.of(3, 60))
+
+
 def test_progress_is_told_at_a_bounded_rate(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     with JudgeServer() as server:
@@ -340,6 +467,15 @@ def test_progress_is_told_at_a_bounded_rate(tmp_path: Path) -> None:
 
     assert told[-1] == (100, 100)
     assert len(told) <= 8
+
+
+def test_a_store_that_takes_no_file_is_noticed_before_anything_is_paid(tmp_path: Path) -> None:
+    (tmp_path / "judge_replies").write_text("a file")
+
+    with JudgeServer() as server, pytest.raises(StoreError, match="cannot be written there"):
+        panel(tmp_path, server).ask(items(5))
+
+    assert server.requests == []
 
 
 def test_a_disk_that_is_full_ends_the_stage_with_that_error(

@@ -15,10 +15,12 @@ from scalesweep import stages
 from scalesweep.errors import StageError
 from scalesweep.evaluate.benchmarks.registry import benchmark
 from scalesweep.evaluate.judge_stage import read_answers
+from scalesweep.evaluate.judging.account import JudgingFile
+from scalesweep.evaluate.judging.price import Price
 from scalesweep.evaluate.judging.store import Asked, ReplyStore, StoredReply
 from scalesweep.rundir import read_json
 from scalesweep.stages import StageContext
-from tests.evaluate.judging.panels import MODEL
+from tests.evaluate.judging.panels import MODEL, settings
 from tests.evaluate.judging.stages import judged, make_bench, output_bytes, started_alone
 from tests.fakes.judge_server import RETRIED, JudgeServer, letter_verdict
 
@@ -148,6 +150,45 @@ def test_filtered_answers_are_missing_in_the_scores_never_0(tmp_path: Path) -> N
         "400 content filter: content policy": 1,
         "the endpoint's filter cut the reply off": 1,
     }
+
+
+def test_a_judge_run_without_any_reply_is_said_beside_the_score(tmp_path: Path) -> None:
+    make_bench(tmp_path / "bench", 6)
+    with JudgeServer(script={"What is": ("ok", "filter")}) as server:
+        context = judged(tmp_path / "a", tmp_path / "bench", server.url, runs=2, max_concurrent=1)
+        stages.run(context)
+
+    score = read_json(context.attempt.output / "scores.json")["benchmarks"]["llava_bench"]
+    assert score["notes"][-1] == "1 of 2 judge runs has no reply"
+    assert score["official"] is not None
+
+
+@pytest.mark.slow  # four processes that start
+def test_the_limit_holds_over_attempts_that_were_killed(tmp_path: Path) -> None:
+    make_bench(tmp_path / "bench", 300)
+    limit = 3.0
+    price = Price(**settings("")["prices"][MODEL])
+    replies = ReplyStore(tmp_path / "a" / "store" / "judge_replies")
+    with JudgeServer(delay_s=0.05) as server:
+        for kill_after in (8, 12, 16, None):
+            before = len(server.requests)
+            victim = started_alone(
+                tmp_path / "a", tmp_path / "bench", server.url, max_usd=limit, max_concurrent=4
+            )
+            while kill_after and len(server.requests) - before < kill_after:
+                assert victim.poll() is None, victim.communicate()[0]
+                time.sleep(0.005)
+            if kill_after:
+                victim.kill()
+            victim.communicate(timeout=60)
+            files = (tmp_path / "a" / "store").rglob("judging.json")
+            said = sum(JudgingFile(file.parent).most_usd() for file in files)
+            paid = sum(
+                price.of(reply.input_tokens or 0, reply.output_tokens or 0)
+                for reply in replies.all()
+            )
+            assert 0 < paid <= said <= limit
+    assert 24 < len(list(replies.all())) < 300
 
 
 def test_the_limit_holds_over_all_attempts_of_a_stage(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_write_that_fails_leaves_nothing_that_looks_like_a_reply(
 
     monkeypatch.setattr(os, "fsync", full)
 
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(StoreError, match="no space"):
         store.add(ASKED, reply())
 
     assert list(file_of(store).parent.iterdir()) == []
@@ -194,3 +194,32 @@ def test_a_refusal_is_that_endpoints_alone_and_a_reply_goes_before_it(store: Rep
     found = store.find(ASKED, endpoint=HOST)
     assert found is not None
     assert found.refused is None
+
+
+def test_a_folder_or_a_bottomless_file_by_the_name_of_a_reply_is_put_aside(
+    store: ReplyStore,
+) -> None:
+    file_of(store).mkdir(parents=True)
+    assert store.find(ASKED, endpoint=HOST) is None
+    file_of(store).write_text("[" * 100_000)
+    assert store.find(ASKED, endpoint=HOST) is None
+
+    assert store.add(ASKED, reply()) == reply()
+    assert store.find(ASKED, endpoint=HOST) == reply()
+    assert len(list(file_of(store).parent.glob("*.damaged-*"))) == 2
+
+
+def test_what_the_file_system_refuses_is_one_line(
+    store: ReplyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.check_writable()
+    assert list(store.folder.iterdir()) == []
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for refused in (store.check_writable, lambda: store.add(ASKED, reply())):
+        with pytest.raises(StoreError, match=r"cannot be written there \(No space left"):
+            refused()
+    assert not [path for path in store.folder.rglob("*") if path.is_file()]

@@ -6,6 +6,9 @@ import asyncio
 import dataclasses
 import datetime
 import logging
+import os
+import random
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +44,9 @@ SAY_AGAIN_S = 60.0
 GRACE_S = 3.0
 """For replies that are under way when it has to end; they are paid for."""
 HOPELESS = 10
-"""So many bad requests and not one reply: it is the request, not the item."""
+"""So many bad requests and no reply in between: it is the request, not the item."""
+MOST_BAD = 0.2
+"""A larger part of a run's items lost to bad requests: no score of the others stands for all."""
 
 
 def ask(
@@ -137,11 +142,15 @@ class _Asking:
     host: str = ""
     num_stored: int = 0
     """Replies that were there before."""
-    bad_requests: int = 0
+    bad_in_a_row: int = 0
+    """Bad requests since the last reply."""
+    bad_causes: set[str] = field(default_factory=set)
     last_fault: str = ""
     said_at: dict[Fault, float] = field(default_factory=dict)
     reserved_usd: float = 0.0
     """The most that calls under way may cost."""
+    promised_usd: float = -1.0
+    """What the account on disk says was paid at most."""
     last_reply_at: float = 0.0
     end: Callable[[], Exception] | None = None
     """Why no further call is made, in words that count what is stored when they are asked for."""
@@ -166,6 +175,7 @@ class _Asking:
         )
         if self.todo:
             self._check_price()
+            self.panel.replies.check_writable()
             try:
                 asyncio.run(self._ask_all())
             finally:
@@ -174,6 +184,7 @@ class _Asking:
             if self.end is not None:
                 raise self.end()
         self._note()
+        self._check_bad_requests()
         order = [item.item for item in self.items]
         return [{item: replies[item] for item in order} for replies in self.got]
 
@@ -190,8 +201,10 @@ class _Asking:
     def _all_stored(self, host: str) -> bool:
         """Take replies from the store; whether nothing is left to be asked."""
         self.todo.clear()
+        # Of two processes that ask the same, each finds most of what the other one has asked.
+        shuffled = random.Random(os.getpid()).sample(self.items, len(self.items))
         for run in range(self.panel.num_runs):
-            for item in self.items:
+            for item in shuffled:
                 job = self._next(_Job(run, item, self._first(item), 0), host)
                 if job is not None:
                     self.todo.append(job)
@@ -252,7 +265,7 @@ class _Asking:
         if self.max_usd is not None and self.price is None:
             raise StageError(
                 f"judge.max_usd={self.max_usd:g}: no price of {panel.model} is known, so nothing "
-                f"can be held to it; set judge.prices.{panel.model}, or judge.max_usd=null"
+                f"can be held to it; {_price_setting(panel.model)}, or set judge.max_usd=null"
             )
         log.info(
             "%s: %s at %s: %d replies wanted, %d stored, %d to ask: about %d tokens there and %d "
@@ -262,11 +275,26 @@ class _Asking:
             usd_text(self.estimate.usd),
         )  # fmt: skip
 
+    def _check_bad_requests(self) -> None:
+        """Raises StageError where more than a few items of a run are missing by them."""
+        for run, replies in enumerate(self.got, start=1):
+            bad = [
+                r.cause for r in replies.values() if r.text is None and r.cause in self.bad_causes
+            ]
+            if len(bad) > MOST_BAD * len(self.items):
+                raise StageError(
+                    f"{self._judge()}: takes {len(bad)} of {len(self.items)} requests of run {run} "
+                    f"not, more than {MOST_BAD:.0%} ({bad[0]}): no score of the others stands for "
+                    "all; choose another judge, or mend what it says and the same line asks for "
+                    "the rest"
+                )
+
     # -------------------------------------------------------------- asking
 
     async def _ask_all(self) -> None:
         assert self.client is not None
         self.ending = asyncio.Event()
+        self.writing = asyncio.Lock()
         self.locks: dict[str, asyncio.Lock] = {}
         self.last_reply_at = time.monotonic()
         async with self.client:
@@ -301,7 +329,9 @@ class _Asking:
                 self._end(partial(self._impatient, f"has replied nothing for {silent_s:.0f} s"))
             if time.monotonic() - told >= TELL_S:
                 told = time.monotonic()
-                await asyncio.to_thread(self._write, self._num_done(), self.account())
+                await asyncio.to_thread(self.panel.progress, self._num_done(), self.total)
+                async with self.writing:
+                    await self._promise()
 
     async def _work(self) -> None:
         while self.todo and self.end is None:
@@ -325,12 +355,19 @@ class _Asking:
         assert self.client is not None
         failures = 0
         while await self._may_send(asked.request):
-            sent_at = time.monotonic()
             most = most_usd(asked.request, self.price)
             self.pace.in_flight += 1
             self.reserved_usd += most
+            sent_at = None
             try:
+                if not await self._is_promised():
+                    return None
+                sent_at = time.monotonic()
                 outcome = await self.client.send(asked.model, asked.request)
+            except asyncio.CancelledError:
+                if sent_at is not None:  # the endpoint may charge for what nobody waits for
+                    self.meter.broke_off(asked.request)
+                raise
             finally:
                 self.pace.in_flight -= 1
                 self.reserved_usd -= most
@@ -345,6 +382,24 @@ class _Asking:
             if outcome.fault is not Fault.rate_limit:
                 await self._pause(self.pace.backoff(failures))
         return None
+
+    async def _is_promised(self) -> bool:
+        """Have the account on disk say, before a call goes out, that it may have to be paid: what
+        a kill leaves there is never less than what was paid. False: no further call is made."""
+        async with self.writing:
+            if self.meter.most_usd + self.reserved_usd > self.promised_usd:
+                await self._promise()
+        return self.end is None
+
+    async def _promise(self) -> None:
+        """Write the account, with calls under way, and as many again, as if they were charged."""
+        ahead = 2 * self.reserved_usd
+        if self.max_usd is not None:
+            left = self.max_usd - self.panel.spent_usd - self.meter.most_usd
+            ahead = max(self.reserved_usd, min(ahead, left))
+        promised = self.meter.most_usd + ahead
+        await asyncio.to_thread(self.panel.record, self.account(ahead_usd=ahead))
+        self.promised_usd = promised
 
     async def _may_send(self, request: Request) -> bool:
         """Wait for the pace and the budget; False: no further call is made."""
@@ -377,6 +432,7 @@ class _Asking:
     async def _kept(self, asked: Asked, received: Received) -> StoredReply:
         self.last_reply_at = time.monotonic()
         self.pace.replied()
+        self.bad_in_a_row = 0
         self.meter.replied(
             asked.request, received.text, (received.input_tokens, received.output_tokens)
         )
@@ -414,13 +470,16 @@ class _Asking:
         if failure.fault is Fault.refused:
             return await asyncio.to_thread(self.panel.replies.add, asked, refusal)
         # The request may be mended: it is asked again another time.
-        self.bad_requests += 1
+        self.bad_in_a_row += 1
+        self.bad_causes.add(failure.text)
+        in_a_row = self.bad_in_a_row
         no_reply = self.meter.replies + self.num_stored == 0
-        if no_reply and self.total > 1 and self.bad_requests >= min(HOPELESS, self.total):
+        if in_a_row >= (min(HOPELESS, max(self.total, 2)) if no_reply else HOPELESS):
             self._end(
                 lambda: StageError(
-                    f"{self._judge()}: takes none of the {self.bad_requests} requests it was sent "
-                    f"({failure.text}): choose another judge"
+                    f"{self._judge()}: takes none of the {'' if no_reply else 'last '}{in_a_row} "
+                    f"requests it was sent ({failure.text}): choose another judge; "
+                    f"{self._so_far()}"
                 )
             )
             return None
@@ -477,14 +536,12 @@ class _Asking:
         )
 
     def _note(self) -> None:
-        self._write(self._num_done(), self.account())
+        self.panel.progress(self._num_done(), self.total)
+        self.panel.record(self.account())
 
-    def _write(self, done: int, account: Mapping[str, Any]) -> None:
-        self.panel.progress(done, self.total)
-        self.panel.record(account)
-
-    def account(self) -> dict[str, Any]:
-        """What judging.json says about it."""
+    def account(self, *, ahead_usd: float = 0.0) -> dict[str, Any]:
+        """What judging.json says about it. ahead_usd: that may be paid before it is written
+        again."""
         missing = Counter(
             reply.cause for replies in self.got for reply in replies.values() if reply.text is None
         )
@@ -505,7 +562,7 @@ class _Asking:
             if self.price is None
             else {"input": self.price.input, "output": self.price.output},
             "estimate": self.estimate.to_json(),
-            "metered": self.meter.to_json(),
+            "metered": self.meter.to_json(ahead_usd=ahead_usd),
         }
 
     def _say_end(self) -> None:
@@ -524,6 +581,13 @@ class _Asking:
             self._judge(), meter.replies, meter.reasks, meter.input_tokens, meter.output_tokens,
             usd_text(meter.usd), unsure, usd_text(self.estimate.usd), guessed, causes or "nothing",
         )  # fmt: skip
+
+
+def _price_setting(model: str) -> str:
+    """For people: how a price is set. A dot or slash would be read as levels of the settings."""
+    if re.fullmatch(r"[A-Za-z0-9_-]+", model):
+        return f"set judge.prices.{model}"
+    return f"add '+judge.prices={{{model}:{{input: , output: , source: }}}}'"
 
 
 def _now() -> str:

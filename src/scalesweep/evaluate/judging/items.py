@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,3 +59,10 @@ class Reply:
 
 Replies = Mapping[str, Reply]
 """Item -> reply, of one run."""
+
+
+def silent_runs(runs: Sequence[Replies]) -> list[str]:
+    """A sentence for readers of the score where whole runs brought no reply; else empty."""
+    silent = sum(all(reply.text is None for reply in replies.values()) for replies in runs)
+    verb = "has" if silent == 1 else "have"
+    return [f"{silent} of {len(runs)} judge runs {verb} no reply"] if silent else []

@@ -117,7 +117,8 @@ class Meter:
         """That was paid at most; 0 where the price is not known."""
         return (self.usd or 0.0) + self.unsure_usd
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, *, ahead_usd: float = 0.0) -> dict[str, Any]:
+        """ahead_usd: of calls that are not over, counted as unsure."""
         return {
             "replies": self.replies,
             "reasks": self.reasks,
@@ -125,7 +126,7 @@ class Meter:
             "output_tokens": self.output_tokens,
             "replies_without_usage": self.replies_without_usage,
             "usd": self.usd,
-            "unsure_usd": None if self.price is None else self.unsure_usd,
+            "unsure_usd": None if self.price is None else self.unsure_usd + ahead_usd,
             "retries": dict(sorted(self.retries.items())),
         }
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scalesweep.errors import StoreError
 from scalesweep.evaluate.judging.items import Request
 from scalesweep.records import canonical_json, check_schema
 from scalesweep.rundir import ABSENT, fsync_directory
@@ -28,6 +29,8 @@ from scalesweep.rundir import ABSENT, fsync_directory
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
+PROBE_BYTES = 64 * 1024
+"""More than a reply has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,13 +103,54 @@ class ReplyStore:
         """The reply to it, or that this endpoint refuses it; None: it has to be asked.
 
         A file that is damaged, or is not the reply to this, is put aside and named.
+
+        Raises:
+            StoreError: the files cannot be read.
         """
         key = asked.key
-        reply = self._read(self._file(key), key)
-        return reply or self._read(self._refused_file(key, endpoint), key)
+        with self._said("read"):
+            reply = self._read(self._file(key), key)
+            return reply or self._read(self._refused_file(key, endpoint), key)
+
+    def check_writable(self) -> None:
+        """Write and remove a file: what cannot be kept must not be paid for.
+
+        Raises:
+            StoreError: no file can be written, or the disk is full.
+        """
+        probe = self.folder / f".probe.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        with self._said("written"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with probe.open("wb") as handle:
+                    handle.write(b"." * PROBE_BYTES)
+                    handle.flush()
+                    os.fsync(handle.fileno())
+            finally:
+                probe.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _said(self, what: str) -> Iterator[None]:
+        """What the file system refuses, as one line."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder}: judges' replies cannot be {what} there "
+                f"({error.strerror or type(error).__name__}); free or mend it, and the same line "
+                "goes on with the rest"
+            ) from error
 
     def add(self, asked: Asked, reply: StoredReply) -> StoredReply:
-        """Keep it; what is kept is returned, another's where that one was first."""
+        """Keep it; what is kept is returned, another's where that one was first.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with self._said("written"):
+            return self._added(asked, reply)
+
+    def _added(self, asked: Asked, reply: StoredReply) -> StoredReply:
         key = asked.key
         file = self._file(key)
         if reply.refused is not None:
@@ -176,6 +220,7 @@ def _parsed(file: Path, key: str) -> StoredReply | None:
         fields = {name: data[name] for name in StoredReply.__dataclass_fields__}
         whole = data["digest"] == _digest(fields)
         named = hashlib.sha256(canonical_json(fields["asked"]).encode()).hexdigest() == key
-    except (*ABSENT, ValueError, KeyError, TypeError, AttributeError):
+    except (*ABSENT, IsADirectoryError, ValueError, KeyError, TypeError, AttributeError,
+            RecursionError):  # fmt: skip
         return None
     return StoredReply(**fields) if whole and named else None
