@@ -74,8 +74,8 @@ class JudgeConfig:
     patience_s: float = 900.0
     """How long an endpoint may answer nothing at all before the stage stops; replies are kept."""
     backoff_s: float = 1.0
-    """First wait after a fault; it doubles with each further one, up to 60 times this. What the
-    endpoint itself asks for (Retry-After) goes before it."""
+    """First wait after a fault; it doubles with each further one, up to 60 times this. A longer
+    wait that the endpoint itself asks for (Retry-After) goes before it."""
     prices: dict[str, PriceConfig] = field(default_factory=dict)
     """Judge model -> price of its tokens; "any" is every model of an own machine."""
     max_usd: float | None = None
