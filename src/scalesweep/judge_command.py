@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scalesweep.config.checks import positive
 from scalesweep.config.judge import JudgeConfig
 from scalesweep.errors import ConfigError
 from scalesweep.rundir import Store
@@ -79,6 +80,7 @@ def _take(found: Words, flag: str, value: str) -> None:
             found.published = float(value)
         except ValueError:
             raise ConfigError(f"--published={value}: must be a number, a percent") from None
+        positive("--published", found.published)
     else:
         found.store = Path(value).expanduser().absolute()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from scalesweep.cli import run
+from scalesweep.cli import REFUSED, run
 from scalesweep.evaluate.calibrate import FIXED, FOLDER
 from tests.fakes.judge_server import JudgeServer
 
@@ -53,6 +53,21 @@ def test_the_shipped_files_are_what_their_page_says_to_the_byte() -> None:
     assert sorted(named) == sorted(
         f"llava_bench/{path.name}" for path in (FOLDER / "llava_bench").iterdir()
     )
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "0", "-70"])
+def test_a_published_number_that_none_can_be_is_refused_before_anything_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: str
+) -> None:
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("", encoding="utf-8")
+    words = ["--answers", str(answers), f"--published={number}"]
+
+    assert calibrated(tmp_path / "store", "http://127.0.0.1:9/v1", *words) == REFUSED
+
+    said = capsys.readouterr().err
+    assert f"--published={float(number):g}: must be a finite number above zero" in said
+    assert not (tmp_path / "store").exists()
 
 
 def test_the_published_number_is_that_of_table_1() -> None:
