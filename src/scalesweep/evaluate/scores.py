@@ -37,7 +37,15 @@ class PartScore:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PartScore:
         """Of what to_json gave, or BenchmarkScore's for its whole."""
-        return cls(**{name: data[name] for name in cls.__dataclass_fields__})
+        # What has a default here is not in stores of the first versions.
+        return cls(
+            official=data.get("official"),
+            score=data["score"],
+            standard_error=data["standard_error"],
+            num_questions=data["num_questions"],
+            num_missing=data.get("num_missing", 0),
+            num_unparsable=data.get("num_unparsable", 0),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +108,19 @@ class BenchmarkScore:
         def parts(found: Mapping[str, Any]) -> dict[str, PartScore]:
             return {name: PartScore.from_json(part) for name, part in found.items()}
 
-        same = ("rule", "options", "runs", "run_spread", "also", "num_empty", "judge_model",
-                "notes")  # fmt: skip
         return cls(
             benchmark=benchmark,
+            rule=data.get("rule", ""),
+            options=data.get("options", {}),
             whole=PartScore.from_json(data),
-            categories=parts(data["categories"]),
-            other_parts={name: parts(found) for name, found in data["other_parts"].items()},
-            **{name: data[name] for name in same},
+            categories=parts(data.get("categories", {})),
+            other_parts={name: parts(found) for name, found in data.get("other_parts", {}).items()},
+            runs=data.get("runs", ()),
+            run_spread=data.get("run_spread"),
+            also=data.get("also", {}),
+            num_empty=data.get("num_empty"),
+            judge_model=data.get("judge_model"),
+            notes=data.get("notes", ()),
         )
 
 
