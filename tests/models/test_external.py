@@ -302,6 +302,34 @@ FAULTS: Mapping[str, tuple[Any, str]] = {
         ),
         r"quantised in a form that is not read here \(load_in_4bit=None.*load_4bit=true",
     ),
+    "no shape": (
+        lambda f: changed(f / "config.json", text_config=None),
+        r"text_config=None in its config\.json: must be an object",
+    ),
+    "a shape in words": (
+        lambda f: changed(f / "config.json", text_config="x"),
+        r"text_config='x' in its config\.json: must be an object",
+    ),
+    "a width in words": (
+        lambda f: changed(f / "config.json", text_config={**TEXT, "hidden_size": "abc"}),
+        r"hidden_size='abc' in its config\.json: must be a whole number above 0",
+    ),
+    "no heads": (
+        lambda f: changed(f / "config.json", text_config={**TEXT, "num_attention_heads": 0}),
+        r"num_attention_heads=0 in its config\.json: must be a whole number above 0",
+    ),
+    "a list of towers": (
+        lambda f: changed(f / "config.json", vision_config=[1]),
+        r"vision_config=\[1\] in its config\.json: must be an object",
+    ),
+    "a word for bits": (
+        lambda f: changed(f / "config.json", quantization_config="x"),
+        r"quantization_config='x' in its config\.json: must be an object",
+    ),
+    "a word for pictures": (
+        lambda f: (f / "processor_config.json").write_text('{"image_processor": "do_pad"}'),
+        r"image_processor='do_pad' in its processor_config\.json: must be an object",
+    ),
     "other pictures": (
         lambda f: (f / "preprocessor_config.json").write_text(
             json.dumps({"do_pad": True, "image_mean": [0.5, 0.5, 0.5]})
@@ -321,6 +349,66 @@ def test_what_cannot_be_asked_is_refused_in_one_line(tmp_path: Path, fault: str)
         describe(folder, cache=tmp_path / "cache")
 
     assert len(str(raised.value).splitlines()) == 1
+
+
+ADAPTER_FAULTS = {
+    "r": ("x", r"r='x' in its adapter_config\.json: must be a whole number above 0"),
+    "base_model_name_or_path": (5, r"base_model_name_or_path=5 in its .*: must be a text"),
+}
+
+
+@pytest.mark.parametrize("key", ADAPTER_FAULTS)
+def test_adapters_that_say_nonsense_are_refused_in_one_line(tmp_path: Path, key: str) -> None:
+    value, message = ADAPTER_FAULTS[key]
+    base = llama_folder(tmp_path / "base")
+    folder = adapters(tmp_path / "adapters", base, LlamaForCausalLM)
+    changed(folder / "adapter_config.json", **{key: value})
+
+    with pytest.raises(ConfigError, match=message) as raised:
+        describe(folder, cache=tmp_path / "cache", template="mini")
+
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_pictures_of_adapters_are_prepared_as_they_say_or_else_as_their_base(
+    tmp_path: Path,
+) -> None:
+    base = llava_folder(tmp_path / "base", chat=VICUNA_CHAT)
+    folder = with_tokenizer(
+        adapters(tmp_path / "adapters", base, LlavaForConditionalGeneration), chat=VICUNA_CHAT
+    )
+    otherwise = json.dumps({"do_center_crop": False})
+    (base / "preprocessor_config.json").write_text(otherwise, encoding="utf-8")
+
+    with pytest.raises(ConfigError, match=r"base: .* prepared otherwise .*do_center_crop=False"):
+        describe(folder, cache=tmp_path / "cache")
+    own = folder / "preprocessor_config.json"
+    own.write_text(json.dumps({"do_center_crop": True}), encoding="utf-8")
+    assert describe(folder, cache=tmp_path / "cache").tokenizer == folder
+    own.write_text(otherwise, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"adapters: .* prepared otherwise"):
+        describe(folder, cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize("part", ["whole", "language model"])
+@pytest.mark.parametrize(
+    ("stored", "computed"), [("float32", Precision.fp32), ("float16", Precision.bf16)]
+)
+def test_weights_are_computed_as_they_are_stored_wherever_that_is_said(
+    tmp_path: Path, key: str, part: str, stored: str, computed: Precision
+) -> None:
+    folder = llava_folder(tmp_path / "llava", chat=VICUNA_CHAT)
+    values = json.loads((folder / "config.json").read_text("utf-8"))
+    for silent in (values, values["text_config"]):
+        silent.pop("dtype", None)
+        silent.pop("torch_dtype", None)
+    (values if part == "whole" else values["text_config"])[key] = stored
+    (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+
+    found = describe(folder, cache=tmp_path / "cache")
+
+    assert (found.precision, found.stored_dtype) == (computed, stored)
 
 
 def test_a_folder_that_does_not_say_how_it_is_spoken_to_is_refused(tmp_path: Path) -> None:

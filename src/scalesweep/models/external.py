@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scalesweep.config.model import TEMPLATES
 from scalesweep.errors import ConfigError, StageError, StoreError
@@ -34,6 +34,7 @@ from scalesweep.specs import LanguageModelSpec, Method, Precision, VisionTowerSp
 
 FACTS = "scalesweep.json"
 """What `export` writes beside the weights (study_export.py)."""
+_CONFIG, _ADAPTERS = "config.json", "adapter_config.json"
 NAME = "external"
 """Of the model in a stage's identity: what a folder is called is no part of what it holds."""
 
@@ -89,6 +90,8 @@ class External:
     precision: Precision
     blind: bool
     adapter_rank: int | None = None
+    stored_dtype: str | None = None
+    """Of the weights, as config.json says it: float16, bfloat16, ...; None: not said."""
 
     @property
     def paths(self) -> dict[str, str]:
@@ -150,7 +153,7 @@ def describe(
         ConfigError: it is no checkpoint that can be asked, or something of it is missing.
     """
     facts = _facts(folder)
-    adapters = _json(folder / "adapter_config.json")
+    adapters = _json(folder / _ADAPTERS)
     whole = folder if adapters is None else _base(folder, adapters, base)
     if base is not None and adapters is None:
         raise ConfigError(
@@ -166,6 +169,7 @@ def describe(
     tokenizer = next((f for f in (folder, whole) if tokenizer_defect(f) is None), None)
     if tokenizer is None:
         raise ConfigError(f"evaluate {folder}: has no tokenizer: {tokenizer_defect(folder)}")
+    rank = None if adapters is None else _count(folder / _ADAPTERS, adapters, "r", None)
     quantized = _is_quantized(whole, values)
     identity = declared(folder, cache)
     whole_identity = identity if whole == folder else declared(whole, cache)
@@ -177,7 +181,7 @@ def describe(
     )
     tower = _tower(whole, values, whole_identity)
     if tower is not None:
-        _check_pictures(tokenizer, tower, blind=bool(facts.get("blind")))
+        _check_pictures((folder, whole), tower, blind=bool(facts.get("blind")))
     method = _method(tower, has_adapters=adapters is not None, is_4_bit=in_4_bit or quantized)
     return External(
         name=folder.name,
@@ -188,9 +192,10 @@ def describe(
         model=model,
         tower=tower,
         method=method,
-        precision=_precision(values),
+        precision=Precision.fp32 if _stored_dtype(values) == "float32" else Precision.bf16,
         blind=bool(facts.get("blind")),
-        adapter_rank=None if adapters is None else int(adapters.get("r") or 0) or None,
+        adapter_rank=rank,
+        stored_dtype=_stored_dtype(values),
     )
 
 
@@ -244,6 +249,8 @@ def _base(folder: Path, adapters: Mapping[str, Any], given: str | None) -> Path:
             f"evaluate {folder}: its adapter_config.json names no base; say which with "
             "base_model=DIR, a LLaVA or LLaMA in Hugging Face's layout"
         )
+    if not isinstance(named, str):
+        raise _unfit(folder / _ADAPTERS, "base_model_name_or_path", named, "must be a text")
     places = [Path(named).expanduser()]
     if given is None and not places[0].is_absolute():
         places.insert(0, folder / named)
@@ -268,9 +275,9 @@ def _adapter_defect(folder: Path) -> str | None:
 
 def _is_quantized(folder: Path, values: Mapping[str, Any]) -> bool:
     """Whether the files hold NF4 with double quantisation; other forms are refused."""
-    settings = values.get("quantization_config")
-    if not settings:
+    if not values.get("quantization_config"):
         return False
+    settings = _object(folder / _CONFIG, values, "quantization_config")
     wanted = {
         "quant_method": "bitsandbytes",
         "load_in_4bit": True,
@@ -301,13 +308,14 @@ def _language_model(folder: Path, values: Mapping[str, Any]) -> LanguageModelSpe
         raise ConfigError(
             f"evaluate {folder}: model_type={kind}; only llava and llama can be asked"
         )
-    text = dict(values["text_config"]) if kind == "llava" else dict(values)
+    file = folder / _CONFIG
+    text = _object(file, values, "text_config") if kind == "llava" else values
     if text.get("model_type", "llama") != "llama":
         raise ConfigError(
             f"evaluate {folder}: its language model is of type {text['model_type']}; only llama "
             "can be asked"
         )
-    shape = {key: int(text.get(key) or default) for key, default in _LLAMA.items()}
+    shape = {key: _count(file, text, key, default) for key, default in _LLAMA.items()}
     heads = shape["num_attention_heads"]
     if text.get("head_dim") not in (None, shape["hidden_size"] // heads):
         raise ConfigError(
@@ -320,7 +328,7 @@ def _language_model(folder: Path, values: Mapping[str, Any]) -> LanguageModelSpe
         intermediate_size=shape["intermediate_size"],
         num_layers=shape["num_hidden_layers"],
         num_heads=heads,
-        num_kv_heads=int(text.get("num_key_value_heads") or heads),
+        num_kv_heads=_count(file, text, "num_key_value_heads", heads),
         vocab_size=shape["vocab_size"],
         max_position_embeddings=shape["max_position_embeddings"],
         template="",
@@ -335,13 +343,15 @@ def _language_model(folder: Path, values: Mapping[str, Any]) -> LanguageModelSpe
 def _tower(folder: Path, values: Mapping[str, Any], identity: str) -> VisionTowerSpec | None:
     if values.get("model_type") != "llava":
         return None
-    vision = dict(values.get("vision_config") or _LLAVA_TOWER)
+    file = folder / _CONFIG
+    given = values.get("vision_config") is not None
+    vision = _object(file, values, "vision_config") if given else _LLAVA_TOWER
     if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
         raise ConfigError(
             f"evaluate {folder}: its vision tower is of type {vision['model_type']}; only CLIP's "
             "can be asked"
         )
-    shape = {key: int(vision.get(key) or default) for key, default in _CLIP.items()}
+    shape = {key: _count(file, vision, key, default) for key, default in _CLIP.items()}
     layer = values.get("vision_feature_layer", -2)
     strategy = values.get("vision_feature_select_strategy", "default")
     if not isinstance(layer, int) or strategy != "default":
@@ -364,21 +374,60 @@ def _tower(folder: Path, values: Mapping[str, Any], identity: str) -> VisionTowe
     )
 
 
-def _precision(values: Mapping[str, Any]) -> Precision:
-    """What is computed in where nothing else is said: fp32 where weights are stored so."""
-    text = values.get("text_config") or {}
-    stored = values.get("dtype") or values.get("torch_dtype") or text.get("torch_dtype")
-    return Precision.fp32 if stored == "float32" else Precision.bf16
+def _stored_dtype(values: Mapping[str, Any]) -> str | None:
+    """Newer transformers say dtype, older ones torch_dtype; of the whole or of its parts alone."""
+    for part in (values, values.get("text_config")):
+        for key in ("dtype", "torch_dtype"):
+            if isinstance(part, Mapping) and isinstance(part.get(key), str):
+                return str(part[key]).removeprefix("torch.")
+    return None
 
 
-def _check_pictures(folder: Path, tower: VisionTowerSpec, *, blind: bool) -> None:
-    """Refuse a folder whose processor would show other pictures than data/images.py does.
+def _object(file: Path, values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """An object below a key of a file.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    value = values.get(key)
+    if not isinstance(value, Mapping):
+        raise _unfit(file, key, value, "must be an object")
+    return value
+
+
+N = TypeVar("N", int, int | None)
+
+
+def _count(file: Path, values: Mapping[str, Any], key: str, default: N) -> int | N:
+    """A number of things; default where nothing is said.
+
+    Raises:
+        ConfigError: it is no whole number above 0.
+    """
+    value = values.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _unfit(file, key, value, "must be a whole number above 0")
+    return value
+
+
+def _unfit(file: Path, key: str, value: object, rule: str) -> ConfigError:
+    return ConfigError(f"evaluate {file.parent}: {key}={value!r} in its {file.name}: {rule}")
+
+
+def _check_pictures(folders: Sequence[Path], tower: VisionTowerSpec, *, blind: bool) -> None:
+    """Refuse a processor that would show other pictures than data/images.py does.
+
+    folders: the checkpoint's, and that of the model below adapters; the first that says how
+        pictures are prepared counts.
 
     Raises:
         ConfigError: naming all that differs; what is not said is not compared.
     """
-    whole = _json(folder / "processor_config.json") or {}
-    said = whole.get("image_processor") or _json(folder / "preprocessor_config.json") or {}
+    folder, said = next(
+        ((f, said) for f in folders if (said := _image_processor(f))), (folders[0], {})
+    )
     side = tower.image_size
     wanted: dict[str, tuple[object, ...]] = {
         "crop_size": ({"height": side, "width": side}, side),
@@ -399,6 +448,14 @@ def _check_pictures(folder: Path, tower: VisionTowerSpec, *, blind: bool) -> Non
             f"({', '.join(wrong)}): shortest side to {side}, bicubic, middle cut out; it would be "
             "shown other pictures than it was trained on"
         )
+
+
+def _image_processor(folder: Path) -> Mapping[str, Any]:
+    """How pictures are prepared; empty where the folder does not say."""
+    whole = _json(folder / "processor_config.json") or {}
+    if whole.get("image_processor"):
+        return _object(folder / "processor_config.json", whole, "image_processor")
+    return _json(folder / "preprocessor_config.json") or {}
 
 
 # ---------------------------------------------------------------- template
