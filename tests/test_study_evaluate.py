@@ -15,18 +15,20 @@ from transformers import LlavaForConditionalGeneration
 
 from scalesweep.cli import DONE, REFUSED
 from scalesweep.cli import run as run_line
+from scalesweep.config.paths import conf_dir
 from scalesweep.errors import ConfigError, StoreError
 from scalesweep.evaluate.scores import BenchmarkScore, PartScore
 from scalesweep.plan.build import CellRequest, build_plan
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
 from scalesweep.records import Done, Outcome, StageKind, Usage
+from scalesweep.report.command import report
 from scalesweep.rundir import Store, output_files, write_json
 from scalesweep.specs import GenerateSpec, JudgeSpec, Method, Precision
 from scalesweep.study_command import Request, planned
 from scalesweep.study_evaluate import asked
 from tests.config.composing import cell as cell_of
 from tests.config.composing import composed
-from tests.models.test_external import VICUNA_CHAT, adapters, llama_folder, llava_folder
+from tests.models.test_external import VICUNA_CHAT, adapters, changed, llama_folder, llava_folder
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +70,17 @@ def study(tmp_path: Path) -> Studied:
     for planned_stage in plan.stages:
         finish(store, planned_stage)
     return Studied(store, plan)
+
+
+def done_study(root: Path, *words: str) -> tuple[Plan, Store]:
+    """A study of one cell, of which all is done."""
+    plan, store = (
+        build_plan([CellRequest(point={}, config=cell_of(*words))], study="s"),
+        Store(root),
+    )
+    for planned_stage in plan.stages:
+        finish(store, planned_stage)
+    return plan, store
 
 
 def finish(store: Store, planned_stage: PlannedStage) -> None:
@@ -194,6 +207,77 @@ def test_words_that_a_stage_of_a_store_says_itself_are_refused(study: Studied) -
     assert asked([folder, f"store={study.store.root}"]).checkpoint.store == study.store.root
 
 
+def test_scores_of_the_first_versions_are_shown(
+    study: Studied, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = study.plan.cells[0]
+    judged = study.store.stage(cell.stages["judge"])
+    done = judged.done()
+    assert done is not None
+    old = {"score": 0.5, "standard_error": 0.29, "num_questions": 4, "num_missing": 0,
+           "num_empty": 0, "categories": {}}  # fmt: skip
+    names = json.loads((judged.output() / "scores.json").read_text("utf-8"))["benchmarks"]
+    write_json(judged.output() / "scores.json", {"benchmarks": dict.fromkeys(names, old)})
+    again = Done(attempt=1, files=output_files(judged.output()), inputs=done.inputs)
+    write_json(judged.done_file, again.to_json())
+
+    assert run_line(["evaluate", str(study.folder(cell)), "tracking=none"]) == DONE
+
+    said = capsys.readouterr().out
+    assert "questions about pictures: " in said
+    assert "± 29.0" in said
+
+
+TRAINED = ("data_mix", "tuning", "lora", "optim", "batch", "align", "seed")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model=33b", "data_mix=llava80k_sharegpt", "evaluation=llava_bench"),
+        ("model=7b", "tuning=qlora", "lora.rank=16", "optim.lr=3e-5", "seed=7",
+         "align.optim.lr=2e-3", "batch.global_batch_size=32", "batch.max_seq_len=1024",
+         "evaluation=llava_bench"),
+        ("model=mini_xs", "tuning=lora", "data_mix=mini_text", "seed=3"),
+    ],
+)  # fmt: skip
+def test_the_config_tells_how_a_stage_of_a_store_was_trained(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    plan, store = done_study(tmp_path / "store", *words)
+    (cell,) = plan.cells
+
+    (ours,) = plan_of(
+        str(store.stage(cell.stages["tune"]).path),
+        *(word for word in words if word.startswith("evaluation=")),
+    ).cells
+
+    assert ours.stages == {role: ref for role, ref in cell.stages.items() if role in ours.stages}
+    for part in TRAINED:
+        assert ours.config[part] == cell.config[part], part
+
+
+def test_data_that_no_option_has_are_of_no_known_mix(tmp_path: Path) -> None:
+    source = "{dataset: mini_train, file: instruct.json, max_items: 8}"
+    plan, store = done_study(tmp_path / "store", "model=mini_xs", f"data_mix.sources=[{source}]")
+
+    (ours,) = plan_of(str(store.stage(plan.cells[0].stages["tune"]).path)).cells
+
+    assert ours.config["data_mix"]["name"] == "unknown"
+    assert [source["max_items"] for source in ours.config["data_mix"]["sources"]] == [8]
+
+
+def test_a_base_was_tuned_on_nothing(tmp_path: Path) -> None:
+    plan, store = done_study(tmp_path / "store", "model=mini_xs", "base=mini")
+
+    (ours,) = plan_of(str(store.stage(plan.cells[0].stages["base"]).path)).cells
+
+    names = [ours.config[part]["name"] for part in ("model", "data_mix", "align")]
+    assert names == ["mini_xs", "none", "none"]
+    assert ours.config["tuning"]["method"] == "none"
+    assert {ours.config["lora"]["rank"], ours.config["optim"]["lr"]} == {None}
+
+
 # ---------------------------------------------------------------- of a folder
 
 
@@ -245,6 +329,80 @@ def test_adapters_and_4_bit_are_planned_as_such(tmp_path: Path) -> None:
     assert lora.cells[0].config["lora"]["rank"] == 3
     assert [generated(plan).method for plan in four_bit] == [Method.qlora] * 2
     assert four_bit[0].cells[0].stages == four_bit[1].cells[0].stages
+
+
+@pytest.mark.parametrize("size", ["7b", "13b", "33b", "65b", "70b"])
+def test_a_folder_is_no_row_of_the_paper_whatever_it_is_called(tmp_path: Path, size: str) -> None:
+    llava = llava_folder(tmp_path / size, chat=VICUNA_CHAT)
+    adapted = adapters(tmp_path / "adapters" / size, llava, LlavaForConditionalGeneration)
+    llama = llama_folder(tmp_path / "llama" / size)
+    plans = [
+        plan_of(str(llava), "evaluation=paper"),
+        plan_of(str(llava), "evaluation=paper", "load_4bit=true"),
+        plan_of(str(adapted), "evaluation=paper"),
+        plan_of(str(llama), "evaluation=paper", "template=vicuna_v1"),
+    ]
+    options = {
+        group: {file.stem for file in (conf_dir() / group).glob("*.yaml")}
+        for group in ("model", "data_mix", "align", "tuning")
+    }
+
+    tunings = []
+    for plan in plans:
+        (cell,) = plan.cells
+        for group in ("model", "data_mix", "align"):
+            assert cell.config[group]["name"] not in options[group]
+        assert cell.config["tuning"]["method"] not in options["tuning"]
+        assert (cell.name, cell.config["model"]["name"]) == (size, f"external:{size}")
+        assert cell.config["seed"] is None
+        assert cell.config["optim"]["lr"] is None
+        assert cell.config["batch"]["global_batch_size"] is None
+        assert cell.config["lora"]["alpha"] is None
+        tunings.append(cell.config["tuning"]["method"])
+    assert tunings == ["whole", "4bit", "adapters", "whole"]
+
+
+@pytest.mark.parametrize("table", ["table1", "table5"])
+def test_an_external_checkpoint_stands_by_its_own_name_below_the_papers_rows(
+    tmp_path: Path, table: str
+) -> None:
+    folder = llava_folder(tmp_path / "33b", chat=VICUNA_CHAT)
+    plan, store = plan_of(str(folder), "evaluation=paper"), Store(tmp_path / "a store")
+    for planned_stage in plan.stages:
+        finish(store, planned_stage)
+    store.study("e").mkdir(parents=True)
+    write_json(store.study("e") / "plan.json", {**plan.to_json(), "study": "e"})
+
+    lines = json.loads(report(store, "e", paper=table, format="json"))["lines"]
+
+    assert [line["model"] for line in lines if line["source"] == "here"] == [
+        "external:33b 32px whole"
+    ]
+    for format in ("terminal", "md", "csv", "json", "html"):
+        report(store, "e", format=format)
+
+
+def test_16_bit_of_another_kind_is_said_in_one_line(tmp_path: Path) -> None:
+    folder = llava_folder(tmp_path / "llava", chat=VICUNA_CHAT)
+    words = [str(folder), "evaluation=mmbench", "judge=exact_match"]
+    assert not any("float" in note for note in plan_of(*words).notes)
+    changed(folder / "config.json", dtype="float16")
+
+    (note,) = [note for note in plan_of(*words).notes if "float" in note]
+
+    assert note == f"{folder}: weights are float16; they are computed in bf16"
+
+
+@pytest.mark.parametrize("method", [None, Method.full])
+def test_memory_is_counted_for_what_is_asked(tmp_path: Path, method: Method | None) -> None:
+    llama = method is None
+    folder = llama_folder(tmp_path / "a") if llama else llava_folder(tmp_path / "a")
+    words = ["template=vicuna_v1", "evaluation=mmlu", "judge=exact_match"]
+
+    plan = plan_of(str(folder), *words, "cluster=azure_nd_a100_v4")
+
+    execution = plan.stage(plan.cells[0].stages["generate"]).execution
+    assert (execution.devices_per_replica, execution.devices_per_node) == (1, 8)
 
 
 def test_a_language_model_is_asked_what_needs_no_picture(tmp_path: Path) -> None:

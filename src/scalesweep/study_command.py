@@ -206,6 +206,10 @@ def _notes(requests: Sequence[CellRequest], request: Request) -> list[str]:
             f"cluster={cluster.name}: ${cluster.usd_per_node_hour:g} per node-hour is an example "
             "price; set yours with cluster.usd_per_node_hour"
         )
+    asked = request.checkpoint
+    if asked is not None and asked.stored_dtype == "float16":
+        computed = requests[0].config.precision
+        notes.append(f"{asked.source}: weights are float16; they are computed in {computed}")
     declared = {r.config.model.weights for r in requests}
     declared |= {r.config.resolution.weights for r in requests}
     moving = sorted(name for name in declared if name.startswith("hub:") and name.endswith("@main"))

@@ -439,7 +439,7 @@ class _CellBuilder:
             execution = stage_execution(
                 self.config,
                 kind=kind,
-                method=str(stage_identity.get("method", "")),
+                method=str(stage_identity.get("method") or ""),
                 paths=self._paths(kind, stage_identity),
             )
             ref = self.graph.add(PlannedStage(spec=spec, execution=execution))

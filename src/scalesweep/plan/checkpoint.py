@@ -1,18 +1,26 @@
 """A checkpoint that is evaluated outside any study: of a store, or a folder (models/external.py).
 
-One of a store keeps its stages and their keys: what a study has asked it is not asked again.
+One of a store keeps its stages and their keys: what a study has asked it is not asked again. A
+cell's config tells how the checkpoint was made as far as that is known, never what a study of today
+would do: tables find their rows by it.
 """
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
 
 from scalesweep.benchmark_options import PICTURES
+from scalesweep.config.datasets import SourceConfig
 from scalesweep.config.evaluation import EvaluationConfig
 from scalesweep.config.model import ModelConfig
+from scalesweep.config.paths import conf_dir
 from scalesweep.config.resolution import ResolutionConfig
 from scalesweep.config.run import RunConfig
 from scalesweep.errors import ConfigError, StoreError
@@ -21,6 +29,7 @@ from scalesweep.plan.graph import PlannedStage
 from scalesweep.records import Execution, StageKind, StageRef, StageSpec
 from scalesweep.rundir import StageDir, Store
 from scalesweep.specs import (
+    DataSourceSpec,
     LanguageModelSpec,
     LoraSpec,
     Method,
@@ -60,6 +69,8 @@ class Checkpoint:
     """Of the generate stage, but for the questions."""
     paths: Mapping[str, str] = field(default_factory=dict)
     store: Path | None = None
+    stored_dtype: str | None = None
+    """Of an external one's weights, where its files say it."""
 
     def adapted(self, config: RunConfig) -> RunConfig:
         """A composed config with this checkpoint's model, asked what it can be asked.
@@ -67,9 +78,10 @@ class Checkpoint:
         Raises:
             ConfigError: a benchmark asks about pictures, and the checkpoint has no tower.
         """
-        tower, tuning = self.tower, config.tuning
+        tower = self.tower
         model = ModelConfig(
-            name=self.name if self.kind == "external" else self.model.name,
+            # Whatever a folder is called, it is no model of conf/model/.
+            name=f"external:{self.name}" if self.kind == "external" else self.model.name,
             miniature=config.model.miniature,
             hidden_size=self.model.hidden_size,
             intermediate_size=self.model.intermediate_size,
@@ -100,29 +112,92 @@ class Checkpoint:
                 blind=self.blind,
                 source=self.source,
             )
-        lora = config.lora
-        if self.lora is not None:
-            lora = replace(
-                lora,
-                rank=self.lora.rank,
-                alpha=self.lora.alpha,
-                dropout=self.lora.dropout,
-                targets=list(self.lora.targets),
-            )
-        elif self.adapter_rank is not None and lora.rank is not None:
-            lora = replace(lora, rank=self.adapter_rank)
         positions = self.model.max_position_embeddings
-        return replace(
+        asked = replace(
             config,
-            seed=config.seed if self.seed is None else self.seed,
             model=model,
             resolution=resolution,
-            tuning=tuning,
-            lora=lora,
             batch=replace(config.batch, max_seq_len=min(config.batch.max_seq_len, positions)),
             align=replace(config.align, template=_align_template(config, self.model.template)),
             evaluation=self._asked(config.evaluation),
         )
+        return _with(asked, self._made(config))
+
+    def _made(self, config: RunConfig) -> dict[str, Any]:
+        """How it was made, as parts of a config; rules of training do not hold for them."""
+        tuned = self.training if self.kind == "tune" else None
+        aligned = self._trained(StageKind.align)
+        nothing = "none" if self.kind == "base" else UNKNOWN
+        lora = {"rank": self.adapter_rank} if self.lora is None else asdict(self.lora)
+        return {
+            "seed": self.seed,
+            "data_mix": _told(
+                config.data_mix,
+                {"name": nothing, "miniature": config.data_mix.miniature}
+                if tuned is None
+                else _data("data_mix", tuned),
+            ),
+            "tuning": _told(config.tuning, {"method": self._tuning}),
+            "lora": _told(config.lora, lora),
+            "optim": _told(config.optim, {} if tuned is None else asdict(tuned.optim)),
+            "batch": _told(
+                config.batch,
+                {} if tuned is None else {**_numbers(tuned), **self._passes(StageKind.tune)},
+            ),
+            "align": _told(
+                config.align,
+                {
+                    "name": nothing,
+                    "miniature": config.align.miniature,
+                    "optim": _told(config.align.optim, {}),
+                }
+                if aligned is None
+                else {
+                    **_data("align", aligned),
+                    **_numbers(aligned),
+                    **self._passes(StageKind.align),
+                    **self._nodes(StageKind.align),
+                    "template": aligned.template,
+                    "optim": _told(config.align.optim, asdict(aligned.optim)),
+                    "seed": aligned.seed,
+                },
+            ),
+        }
+
+    @property
+    def _tuning(self) -> str:
+        """Of a store: the method. Of a folder: what is in it; how that was tuned nobody knows."""
+        if self.kind == "external":
+            return _HELD[self.method]
+        return "none" if self.method is None else str(self.method)
+
+    def _stage(self, kind: StageKind) -> PlannedStage | None:
+        return next((stage for stage in self.stages if stage.spec.kind is kind), None)
+
+    def _trained(self, kind: StageKind) -> TrainingSpec | None:
+        stage = self._stage(kind)
+        return None if stage is None else TrainingSpec.from_identity(stage.spec.identity)
+
+    def _passes(self, kind: StageKind) -> dict[str, Any]:
+        """How a step was divided; empty where the store does not say."""
+        execution = self._execution(kind)
+        if execution is None:
+            return {}
+        if execution.micro_batch_tokens:
+            return {"micro_batch_tokens": execution.micro_batch_tokens}
+        return {"micro_batch_size": execution.micro_batch_size}
+
+    def _nodes(self, kind: StageKind) -> dict[str, Any]:
+        execution = self._execution(kind)
+        if execution is None:
+            return {}
+        return {"nodes": execution.num_nodes, "zero_stage": execution.zero_stage}
+
+    def _execution(self, kind: StageKind) -> Execution | None:
+        """How a stage was run; None where the store does not say."""
+        stage = self._stage(kind)
+        known = stage is not None and stage.execution.cluster != _NOT_SAID
+        return stage.execution if stage is not None and known else None
 
     def _asked(self, evaluation: EvaluationConfig) -> EvaluationConfig:
         """Without benchmarks for a language model beside its LLaVA; those alone for one."""
@@ -139,6 +214,61 @@ class Checkpoint:
         names = [benchmark.name for benchmark in asked]
         primary = evaluation.primary if evaluation.primary in names else names[0]
         return replace(evaluation, benchmarks=asked, base_benchmarks=[], primary=primary)
+
+
+UNKNOWN = "unknown"
+"""Name of what a checkpoint was trained with, where that is not known."""
+_HELD = {None: "whole", Method.full: "whole", Method.lora: "adapters", Method.qlora: "4bit"}
+
+C = TypeVar("C")
+
+
+def _with(config: C, values: Mapping[str, Any]) -> C:
+    """A copy with other values, to which no rule of a config is applied."""
+    told = copy.copy(config)
+    for name, value in values.items():
+        setattr(told, name, value)
+    return told
+
+
+def _told(part: Any, known: Mapping[str, Any]) -> Any:
+    """A config's part that says what is known, and nothing (null, []) of all else."""
+    nothing: dict[str, Any] = {
+        each.name: [] if isinstance(getattr(part, each.name), list) else None
+        for each in fields(part)
+    }
+    return _with(part, {**nothing, **known})
+
+
+def _numbers(training: TrainingSpec) -> dict[str, Any]:
+    return {
+        "global_batch_size": training.global_batch_size,
+        "max_seq_len": training.max_seq_len,
+    }
+
+
+def _data(group: str, training: TrainingSpec) -> dict[str, Any]:
+    """What was trained on, by the name of the option of conf/GROUP/ that is the same."""
+    name, miniature = _option(group, training.data, training.on_broken_item)
+    return {
+        "name": name,
+        "miniature": miniature,
+        "sources": [SourceConfig(**asdict(source)) for source in training.data],
+        "on_broken_item": training.on_broken_item,
+    }
+
+
+def _option(
+    group: str, sources: Sequence[DataSourceSpec], on_broken_item: str
+) -> tuple[str, bool | None]:
+    """Name of a group's option with just these sources, and whether it is a miniature's."""
+    for file in sorted((conf_dir() / group).glob("*.yaml")):
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = values.get(group, values)  # some begin at the root of the config
+        same = [DataSourceSpec(**source) for source in values["sources"]] == list(sources)
+        if same and values["on_broken_item"] == on_broken_item:
+            return str(values["name"]), bool(values["miniature"])
+    return UNKNOWN, None
 
 
 def _align_template(config: RunConfig, template: str) -> str:
@@ -162,6 +292,7 @@ def of_external(found: External, *, source: str) -> Checkpoint:
         weights=found.identity,
         adapter_rank=found.adapter_rank,
         paths=found.paths,
+        stored_dtype=found.stored_dtype,
     )
 
 
@@ -310,4 +441,8 @@ def _execution(store: Store, spec: StageSpec) -> Execution:
     stage = store.stage(spec.ref)
     done = stage.done()
     found = None if done is None else stage.attempt(done.attempt).execution()
-    return found or Execution(cluster="unknown")
+    return found or Execution(cluster=_NOT_SAID)
+
+
+_NOT_SAID = "unknown"
+"""Cluster of an attempt whose execution.json is not there."""

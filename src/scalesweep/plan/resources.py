@@ -57,7 +57,7 @@ def stage_execution(
         tokens = recipe.micro_batch_tokens
         recompute = "none" if method == "tower" else config.zero.gradient_checkpointing
     elif kind is StageKind.generate:
-        per_replica, micro = _replica(config, of_base=not method, devices=training)
+        per_replica, micro = _replica(config, method=method, devices=training)
         devices = training // per_replica * per_replica  # replicas share the questions out
     return Execution(
         cluster=cluster.name,
@@ -84,8 +84,10 @@ def stage_execution(
     )
 
 
-def _replica(config: RunConfig, *, of_base: bool, devices: int) -> tuple[int, int]:
+def _replica(config: RunConfig, *, method: str, devices: int) -> tuple[int, int]:
     """(devices over which one copy of an answering model is split, questions at once).
+
+    method: of the stage, as which weights are held; "": the language model alone.
 
     As few devices as hold it, of a node that are shared out whole: where 3 of 8 hold a copy, two
     copies take 4 each. Where keys and values of so many questions fit nowhere, they are halved: how
@@ -103,7 +105,7 @@ def _replica(config: RunConfig, *, of_base: bool, devices: int) -> tuple[int, in
     else:
         while True:
             needed = _devices_needed(
-                config, of_base=of_base, batch_size=batch_size, memory_gb=memory, most=devices
+                config, method=method, batch_size=batch_size, memory_gb=memory, most=devices
             )
             if needed <= devices or batch_size == 1:
                 break
@@ -118,13 +120,13 @@ def _replica(config: RunConfig, *, of_base: bool, devices: int) -> tuple[int, in
 
 
 def _devices_needed(
-    config: RunConfig, *, of_base: bool, batch_size: int, memory_gb: float, most: int
+    config: RunConfig, *, method: str, batch_size: int, memory_gb: float, most: int
 ) -> int:
     """As many as hold one copy; more than `most` where none of the model's splits does."""
     found = devices_needed(
         model_spec(config.model),
-        None if of_base else tower_spec(config.resolution),
-        method=None if of_base else Method(config.tuning.method),
+        tower_spec(config.resolution) if method else None,
+        method=Method(method) if method else None,
         precision=Precision(config.precision),
         batch_size=batch_size,
         context_tokens=config.model.max_position_embeddings,
