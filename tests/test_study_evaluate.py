@@ -224,8 +224,8 @@ def test_scores_of_the_first_versions_are_shown(
     assert run_line(["evaluate", str(study.folder(cell)), "tracking=none"]) == DONE
 
     said = capsys.readouterr().out
-    assert "questions about pictures: " in said
-    assert "± 29.0" in said
+    assert "questions about pictures: 50.0 ± 29.0" in said
+    assert "as an earlier version of scalesweep scored it" in said
 
 
 TRAINED = ("data_mix", "tuning", "lora", "optim", "batch", "align", "seed")

@@ -39,7 +39,7 @@ class PartScore:
         """Of what to_json gave, or BenchmarkScore's for its whole."""
         # What has a default here is not in stores of the first versions.
         return cls(
-            official=data.get("official"),
+            official=data["official"] if "official" in data else _percent(data["score"]),
             score=data["score"],
             standard_error=data["standard_error"],
             num_questions=data["num_questions"],
@@ -110,7 +110,7 @@ class BenchmarkScore:
 
         return cls(
             benchmark=benchmark,
-            rule=data.get("rule", ""),
+            rule=data.get("rule", "as an earlier version of scalesweep scored it"),
             options=data.get("options", {}),
             whole=PartScore.from_json(data),
             categories=parts(data.get("categories", {})),
@@ -122,6 +122,10 @@ class BenchmarkScore:
             judge_model=data.get("judge_model"),
             notes=data.get("notes", ()),
         )
+
+
+def _percent(score: float | None) -> float | None:
+    return None if score is None else 100 * score
 
 
 def mean_and_error(items: Sequence[float]) -> tuple[float | None, float | None]:
