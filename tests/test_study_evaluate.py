@@ -139,6 +139,21 @@ def test_a_checkpoint_of_a_study_is_asked_by_the_studys_own_stages(study: Studie
             assert "generate_base" not in ours.stages
 
 
+def test_a_base_made_in_a_study_is_asked_as_the_study_asks_it(tmp_path: Path) -> None:
+    config = cell_of("model=mini_xs", "base=mini")
+    plan, store = build_plan([CellRequest(point={}, config=config)], study="s"), Store(tmp_path)
+    for planned_stage in plan.stages:
+        finish(store, planned_stage)
+    (cell,) = plan.cells
+
+    (ours,) = plan_of(str(store.stage(cell.stages["base"]).path)).cells
+
+    assert ours.stages["generate"] == cell.stages["generate_base"]
+    assert ours.stages["judge"] == cell.stages["judge_base"]
+    with pytest.raises(ConfigError, match="made a vision tower, which cannot be asked"):
+        asked([str(store.stage(cell.stages["tower"]).path)])
+
+
 def test_other_settings_of_answering_are_other_stages(study: Studied) -> None:
     cell = study.plan.cells[0]
     folder = str(study.folder(cell))

@@ -6,6 +6,7 @@ then holds only the questions, the answers and the scores. It runs as any other 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,7 @@ def _checkpoint(source: str, own: dict[str, str], settings: Sequence[str]) -> Ch
             base=own.get("base_model"),
             template=own.get("template"),
             in_4_bit=in_4_bit or tuning == "qlora",
+            tell=lambda line: print(line, file=sys.stderr, flush=True),
         )
         checkpoint = of_external(found, source=source)
     method = str(checkpoint.method or "full")

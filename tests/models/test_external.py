@@ -482,14 +482,21 @@ def test_what_was_hashed_is_not_read_again_until_it_changes(
         return original(path)
 
     monkeypatch.setattr(external, "sha256_of", noted)
+    monkeypatch.setattr(external, "LONG_BYTES", 10_000)
+    told: list[str] = []
 
-    assert external.declared(folder, cache) == identity
-    assert hashed == []
+    assert external.declared(folder, cache, told.append) == identity
+    assert hashed == told == []
     state = load_file(folder / "model.safetensors")
     save_file({k: v + 1 for k, v in state.items()}, folder / "model.safetensors")
     with pytest.raises(StageError, match="is not what was planned"):
         check_unchanged(identity, folder, cache)
     assert hashed == ["model.safetensors"]
+    hashed.clear()
+    external.declared(folder, tmp_path / "other cache", told.append)
+    assert len(hashed) > 1
+    assert len(told) == 1
+    assert "are hashed once" in told[0]
 
 
 def test_a_hub_commit_is_its_own_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

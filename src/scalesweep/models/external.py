@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,6 +141,7 @@ def describe(
     base: str | None = None,
     template: str | None = None,
     in_4_bit: bool = False,
+    tell: Tell = lambda _: None,
 ) -> External:
     """What a folder holds.
 
@@ -148,6 +149,7 @@ def describe(
     base: folder of the model below adapters, where they name none that is here.
     template: conversation template; None: the one that the folder says or is known by.
     in_4_bit: hold the language model in NF4, whatever the files hold.
+    tell: hears of what takes minutes.
 
     Raises:
         ConfigError: it is no checkpoint that can be asked, or something of it is missing.
@@ -171,8 +173,8 @@ def describe(
         raise ConfigError(f"evaluate {folder}: has no tokenizer: {tokenizer_defect(folder)}")
     rank = None if adapters is None else _count(folder / _ADAPTERS, adapters, "r", None)
     quantized = _is_quantized(whole, values)
-    identity = declared(folder, cache)
-    whole_identity = identity if whole == folder else declared(whole, cache)
+    identity = declared(folder, cache, tell)
+    whole_identity = identity if whole == folder else declared(whole, cache, tell)
     model = replace(
         _language_model(whole, values),
         template=_template(folder, tokenizer, facts, template),
@@ -493,13 +495,18 @@ def _chat_template(folder: Path) -> str | None:
 # ---------------------------------------------------------------- identity
 
 
-def declared(folder: Path, cache: Path) -> str:
+Tell = Callable[[str], None]
+LONG_BYTES = 5e9
+"""To hash so much takes seconds, of which somebody should hear."""
+
+
+def declared(folder: Path, cache: Path, tell: Tell = lambda _: None) -> str:
     """Identity of what is read of a folder: its commit in the hub's cache, or its bytes."""
     cached = folder.parent.name == "snapshots" and folder.parents[1].name.startswith("models--")
     if cached and folder.is_relative_to(cache_folder()):
         repository = folder.parents[1].name.removeprefix("models--").replace("--", "/", 1)
         return str(HubId(repository=repository, revision=folder.name))
-    return f"files:{files_digest(folder, cache)}"
+    return f"files:{files_digest(folder, cache, tell)}"
 
 
 def check_unchanged(identity: str, folder: Path, cache: Path) -> None:
@@ -515,7 +522,7 @@ def check_unchanged(identity: str, folder: Path, cache: Path) -> None:
         )
 
 
-def files_digest(folder: Path, cache: Path) -> str:
+def files_digest(folder: Path, cache: Path, tell: Tell = lambda _: None) -> str:
     """Hash over names and bytes of the files that make a model.
 
     A file that is as long and as old as when it was hashed last is not read again; that is kept in
@@ -529,10 +536,13 @@ def files_digest(folder: Path, cache: Path) -> str:
     files: dict[str, dict[str, Any]] = {}
     for path in model_files(folder):
         status = path.stat()
-        seen = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-        before = known.get(path.name, {})
-        same = all(before.get(key) == value for key, value in seen.items())
-        files[path.name] = {**seen, "sha256": before["sha256"] if same else sha256_of(path)}
+        files[path.name] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    new = [name for name, seen in files.items() if not seen.items() <= known.get(name, {}).items()]
+    num_bytes = sum(files[name]["size"] for name in new)
+    if num_bytes > LONG_BYTES:
+        tell(f"{folder}: {num_bytes / 1e9:,.0f} GB are hashed once, for what the checkpoint is")
+    for name, seen in files.items():
+        seen["sha256"] = sha256_of(folder / name) if name in new else known[name]["sha256"]
     if files != known:
         known_file.parent.mkdir(parents=True, exist_ok=True)
         write_json(known_file, {"folder": str(folder), "files": files})
