@@ -49,8 +49,9 @@ def names_in(config: Mapping[str, Any]) -> Iterator[str]:
             yield from names_in(value)
 
 
-def test_no_setting_of_our_own_is_taken_for_a_secret() -> None:
+def test_only_where_a_judges_key_is_is_taken_for_a_secret() -> None:
+    """It is the name of a variable; somebody may yet write the key itself there."""
     config = dataclasses.asdict(cell("model=13b"))
 
     assert {"tokenizer", "max_new_tokens"} <= set(names_in(config))
-    assert [name for name in names_in(config) if sounds_secret(name)] == []
+    assert {name for name in names_in(config) if sounds_secret(name)} == {"api_key_variable"}
