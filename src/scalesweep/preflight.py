@@ -18,12 +18,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scalesweep.errors import DataError, ScaleSweepError
 from scalesweep.plan.graph import Plan, PlannedStage
 from scalesweep.records import StageKind, canonical_json
 from scalesweep.rundir import Store, read_json, sha256_of
+
+if TYPE_CHECKING:
+    from scalesweep.evaluate.benchmarks.base import Benchmark
 
 FAULTS = 2
 """Exit status when data are broken; anything else but 0 is a defect of the check."""
@@ -229,58 +232,46 @@ def _check_training_data(stage: PlannedStage, roots: Mapping[str, Path], cache: 
     load_training_set(spec, roots=roots, tokenizer=tokenizer, cache=cache)
 
 
-def _check_questions(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
-    from scalesweep.data.images import picture_defect
+def _checked_benchmarks(stage: PlannedStage, roots: Mapping[str, Path]) -> list[Benchmark]:
+    """What a stage asks or judges of these data sets, each file read once, pictures looked at."""
     from scalesweep.evaluate.benchmarks.registry import benchmark
+    from scalesweep.evaluate.pictures import broken_picture
 
-    del cache
-    for asked in stage.spec.identity["benchmarks"]:
-        if asked["dataset"] not in roots:
-            continue
-        root, options = roots[asked["dataset"]], asked.get("options", {})
-        for question in benchmark(asked["name"], root, asked["file"], options).questions:
-            defect = None if question.image is None else picture_defect(question.image)
-            if defect is not None:
-                where = "" if isinstance(question.image, bytes) else f" {question.image}"
-                raise DataError(
-                    f"{asked['file']}, question {question.question_id}: picture{where} {defect}"
-                )
-
-
-def _check_asked(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
-    """Questions as above, and whether the model can be asked them: length, words, letters."""
-    from transformers import AutoTokenizer
-
-    from scalesweep.evaluate.asked import check
-    from scalesweep.evaluate.benchmarks.registry import benchmark
-    from scalesweep.models.weights import weights_folder
-    from scalesweep.specs import GenerateSpec
-
-    _check_questions(stage, roots, cache)
-    spec = GenerateSpec.from_identity(stage.spec.identity)
-    folder = weights_folder(
-        "tokenizer", spec.model.tokenizer, paths=stage.execution.paths, inputs={}
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    for asked in spec.benchmarks:
-        if asked.dataset in roots:
-            check(
-                benchmark(asked.name, roots[asked.dataset], asked.file, asked.options),
-                spec,
-                tokenizer,
-            )
-
-
-def _check_judged(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
-    """Questions as above, and what a judge is shown besides: captions, reference answers."""
-    from scalesweep.evaluate.benchmarks.registry import benchmark
-
-    _check_questions(stage, roots, cache)
+    found = []
     for asked in stage.spec.identity["benchmarks"]:
         if asked["dataset"] not in roots:
             continue
         root, options = roots[asked["dataset"]], asked.get("options", {})
         rules = benchmark(asked["name"], root, asked["file"], options)
+        if (broken := broken_picture(rules.questions)) is not None:
+            raise DataError(f"{asked['file']}, {broken}")
+        found.append(rules)
+    return found
+
+
+def _check_asked(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
+    """Questions, and whether the model can be asked them: length, words, letters."""
+    from transformers import AutoTokenizer
+
+    from scalesweep.evaluate.asked import check
+    from scalesweep.models.weights import weights_folder
+    from scalesweep.specs import GenerateSpec
+
+    del cache
+    benchmarks = _checked_benchmarks(stage, roots)
+    spec = GenerateSpec.from_identity(stage.spec.identity)
+    folder = weights_folder(
+        "tokenizer", spec.model.tokenizer, paths=stage.execution.paths, inputs={}
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for rules in benchmarks:
+        check(rules, spec, tokenizer)
+
+
+def _check_judged(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
+    """Questions, and what a judge is shown besides: captions, reference answers."""
+    del cache
+    for rules in _checked_benchmarks(stage, roots):
         rules.judge_items({question.question_id: "" for question in rules.questions})
 
 

@@ -6,13 +6,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scalesweep.data.images import picture_defect
 from scalesweep.data.tokenize import TextEncoder
 from scalesweep.errors import DataError
 from scalesweep.evaluate import generation, letters
 from scalesweep.evaluate.benchmarks.base import Benchmark
 from scalesweep.evaluate.generation import Prompt
 from scalesweep.evaluate.letters import EncodedLetters
+from scalesweep.evaluate.pictures import broken_picture
 from scalesweep.evaluate.questions import Question
 from scalesweep.specs import GenerateSpec
 
@@ -153,17 +153,6 @@ def refuse_broken_pictures(asked: AskedBenchmark, numbers: Sequence[int]) -> Non
     Raises:
         DataError: one is missing or damaged; the message names question and file.
     """
-    seen: dict[object, str | None] = {}
-    for number in numbers:
-        question = asked.questions[number]
-        picture = question.image
-        if picture is None:
-            continue
-        if picture not in seen:
-            seen[picture] = picture_defect(picture)
-        if (defect := seen[picture]) is not None:
-            where = "" if isinstance(picture, bytes) else f" {picture}"
-            raise DataError(
-                f"{asked.name}, question {question.question_id}: picture{where} {defect}; restore "
-                "the file"
-            )
+    broken = broken_picture([asked.questions[number] for number in numbers])
+    if broken is not None:
+        raise DataError(f"{asked.name}, {broken}; restore the file")

@@ -13,7 +13,7 @@ from typing import Any
 
 from scalesweep.endpoints import needs_key
 from scalesweep.errors import PlanError
-from scalesweep.models.answering_memory import divided
+from scalesweep.models.answering_memory import NF4_BYTES, divided
 from scalesweep.models.parameters import num_params, num_trainable_params
 from scalesweep.plan.graph import PlannedStage
 from scalesweep.plan.resources import local_devices
@@ -31,8 +31,6 @@ from scalesweep.specs import (
 # Bytes of one trained parameter: weight, gradient, fp32 copy and two Adam moments
 # (bf16: 2 + 2 + 12, ZeRO, arXiv:1910.02054 section 3.1; fp32: 4 + 4 + 8).
 TRAINED_BYTES = 16
-# Bytes of one 4-bit parameter with double quantisation: 4.127 bits (arXiv:2305.14314 section 3).
-NF4_BYTES = 4.127 / 8
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from scalesweep.errors import ConfigError
 from scalesweep.evaluate.judging.items import JudgeItem, Replies
 from scalesweep.evaluate.questions import Answer, Question
+from scalesweep.evaluate.saved_files import question_file
 from scalesweep.evaluate.scores import BenchmarkScore
 
 
@@ -87,6 +88,19 @@ class Benchmark(ABC):
     def score_options(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         """Options that score_files reads, by those that are chosen; others are about asking."""
         return ()
+
+    @classmethod
+    def categories_in(
+        cls, data: Path | None, names: Sequence[str], options: Mapping[str, Any]
+    ) -> dict[str, str] | None:
+        """question_id -> category of a question file that is given; None where none is.
+
+        names: what the file is called officially.
+        """
+        if data is None:
+            return None
+        root, name = question_file(data, names)
+        return {q.question_id: q.category for q in cls(root, name, options).questions}
 
     @classmethod
     def score_files(

@@ -31,7 +31,6 @@ from scalesweep.evaluate.reviews import (
     parse_lmms_eval,
     relative_score,
 )
-from scalesweep.evaluate.saved_files import question_file
 from scalesweep.evaluate.scores import BenchmarkScore
 
 CATEGORIES = ("conv", "detail", "complex")
@@ -186,10 +185,7 @@ class _LlavaBench(Benchmark):
         data: Path | None,
         ignore: frozenset[str],
     ) -> BenchmarkScore:
-        asked = None
-        if data is not None:
-            root, name = question_file(data, cls.question_files)
-            asked = {q.question_id: q.category for q in cls(root, name, options).questions}
+        asked = cls.categories_in(data, cls.question_files, options)
         parse = _PARSERS[options["parsing"]]
         gathered = gather(
             files,

@@ -25,7 +25,7 @@ from scalesweep.evaluate.judging.items import JudgeItem, Replies
 from scalesweep.evaluate.questions import Answer, Question
 from scalesweep.evaluate.review_files import gather
 from scalesweep.evaluate.reviews import Pair, parse_last_line, parse_llava, relative_score
-from scalesweep.evaluate.saved_files import number_notes, question_file, refuse_unknown, without
+from scalesweep.evaluate.saved_files import number_notes, refuse_unknown, without
 from scalesweep.evaluate.scores import BenchmarkScore
 
 OFFICIAL_COUNT = 80
@@ -236,10 +236,7 @@ class Vicuna80(Benchmark):
         data: Path | None,
         ignore: frozenset[str],
     ) -> BenchmarkScore:
-        asked = None
-        if data is not None:
-            root, name = question_file(data, QUESTION_FILES)
-            asked = {q.question_id: q.category for q in cls(root, name, options).questions}
+        asked = cls.categories_in(data, QUESTION_FILES, options)
         for file in files:
             method = fastchat.method_of(read_lines(file)[0].row)
             if method != options["method"]:

@@ -224,6 +224,17 @@ TABLE_3B = Published(
     ),
 )
 
+
+def _base(label: str, model: str, *, vicuna80: float, mmlu: float) -> Row:
+    """A row of table 5: a language model before tuning, which sees no pictures."""
+    return Row(
+        label=label,
+        values=(None, None, vicuna80, mmlu),
+        selects={"model.name": model, "evaluation.num_beams": 1},
+        of_base=True,
+    )
+
+
 TABLE_5 = Published(
     name="table5",
     title="Table 5: multimodal and language scores",
@@ -234,47 +245,27 @@ TABLE_5 = Published(
         Measure(title="MMLU", benchmark="mmlu"),
     ),
     rows=(
-        Row(
-            label="Vicuna-13B",
-            values=(None, None, 79.9, 55.8),
-            selects={"model.name": "13b", "evaluation.num_beams": 1},
-            of_base=True,
-        ),
+        _base("Vicuna-13B", "13b", vicuna80=79.9, mmlu=55.8),
         Row(
             label="LLaVA-13B",
             values=(70.1, 32.5, 79.6, 55.0),
             selects=_tuned("13b", mix=False),
         ),
-        Row(
-            label="Vicuna-33B",
-            values=(None, None, 85.6, 59.0),
-            selects={"model.name": "33b", "evaluation.num_beams": 1},
-            of_base=True,
-        ),
+        _base("Vicuna-33B", "33b", vicuna80=85.6, mmlu=59.0),
         Row(label="LLaVA-33B", values=(72.0, 32.9, 85.3, 56.1), selects=_tuned("33b", mix=False)),
         Row(
             label="LLaVA-33B (mix)",
             values=(73.9, 34.1, 80.3, 58.6),
             selects=_tuned("33b", mix=True),
         ),
-        Row(
-            label="Vicuna-65B",
-            values=(None, None, 83.2, 62.5),
-            selects={"model.name": "65b", "evaluation.num_beams": 1},
-            of_base=True,
-        ),
+        _base("Vicuna-65B", "65b", vicuna80=83.2, mmlu=62.5),
         Row(label="LLaVA-65B", values=(72.3, 35.5, 84.5, 62.6), selects=_tuned("65b", mix=False)),
         Row(
             label="LLaVA-65B (mix)",
             values=(74.2, 36.4, 82.6, 62.2),
             selects=_tuned("65b", mix=True),
         ),
-        Row(
-            label="LLaMA-2-70B-Chat",
-            values=(None, None, 84.7, 63.1),
-            selects={"model.name": "70b", "evaluation.num_beams": 1},
-            of_base=True,
-        ),
+        _base("LLaMA-2-70B-Chat", "70b", vicuna80=84.7, mmlu=63.1),
         Row(
             label="LLaVA-70B (mix)",
             values=(69.8, 35.4, 81.3, 65.1),
