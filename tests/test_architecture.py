@@ -30,14 +30,15 @@ LEAVES = {
 ALLOWED: dict[str, set[str]] = {
     "config": set(),
     "models": {"config", "data"},
-    "plan": {"config", "models"},
-    "doctor": {"config", "plan", "models"},
+    "cost_model": {"models"},
+    "plan": {"config", "models", "cost_model", "tracking"},
+    "doctor": {"config", "plan", "models", "cost_model"},
     "data": {"tracking", "stages"},
-    "launch": {"config", "plan", "stages", "tracking"},
-    "train": {"models", "data", "tracking", "stages"},
-    "evaluate": {"models", "data", "tracking", "stages"},
-    "report": {"plan", "tracking"},
-    "tracking": {"plan", "report", "stages"},
+    "launch": {"config", "plan", "cost_model", "stages", "tracking"},
+    "train": {"models", "cost_model", "data", "tracking", "stages"},
+    "evaluate": {"models", "cost_model", "data", "tracking", "stages"},
+    "report": {"plan", "models", "cost_model", "tracking"},
+    "tracking": {"plan", "cost_model", "report", "stages"},
 }
 
 LIGHT_COMMANDS = {

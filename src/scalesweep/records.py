@@ -120,6 +120,39 @@ class StageSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """What the planner expected of one run of a stage from its beginning to its end."""
+
+    startup_s: float
+    """Before the first sample is worked on."""
+    work_s: float
+    flops: float
+    """Computed by all devices together, what is computed twice included."""
+    device_bytes: float
+    """Peak on the fullest device; 0 where it has none of its own (a CPU)."""
+    host_bytes: float
+    """Peak of one node's processes of this stage in its own memory."""
+    node_hours: float
+    """Of what is held, as Usage.node_hours."""
+    usd: float
+    """Of the node-hours."""
+    judge_usd: float = 0.0
+    """What judges are expected to be paid, besides."""
+    basis: str = "declared"
+    """Where the speed is from: "declared", or the measured runs of the store that it is taken
+    from, for people."""
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds the devices are held."""
+        return self.startup_s + self.work_s
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Predicted:
+        return cls(**known_fields(cls, data))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Execution:
     """How and where a stage is run: changes cost and speed, never (but float ties) the result."""
 
@@ -159,6 +192,11 @@ class Execution:
     """How a judge is reached and what it costs (config/judge.py, JudgeConfig.execution)."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """Where declared things lie on this machine: role -> absolute path."""
+    study: str = ""
+    """The study whose command began the attempt, and pays for it; empty in a plan, and in records
+    from before it was written down."""
+    predicted: Predicted | None = None
+    """None where nothing could be said (an unnamed device), and in older records."""
 
     @property
     def world_size(self) -> int:
@@ -175,7 +213,10 @@ class Execution:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Execution:
         check_schema(data, "execution.json")
-        return cls(**known_fields(cls, data))
+        fields = known_fields(cls, data)
+        if fields.get("predicted") is not None:
+            fields["predicted"] = Predicted.from_json(fields["predicted"])
+        return cls(**fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +237,8 @@ class Usage:
     cpu_s: float = 0.0
     peak_memory_bytes: int = 0
     """Highest resident memory of one rank."""
+    peak_device_bytes: int = 0
+    """Highest memory that a rank's tensors took on its device; 0 where that is the CPU."""
     num_devices: int = 1
     """Devices held."""
     node_devices: int = 1

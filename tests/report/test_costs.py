@@ -8,18 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scalesweep.cost_model.cost import Cost, largest_remainder, share_costs, total
 from scalesweep.plan.graph import Cell
 from scalesweep.records import Outcome, StageKind, StageRef, Usage
-from scalesweep.report.costs import (
-    Cost,
-    StageCost,
-    cell_costs,
-    held,
-    largest_remainder,
-    share_costs,
-    stage_cost,
-    total,
-)
+from scalesweep.report.costs import StageCost, cell_costs, held, stage_cost
 
 
 def usage(**fields: object) -> Usage:

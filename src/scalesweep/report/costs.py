@@ -14,45 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
+from scalesweep.cost_model.cost import NOTHING, Cost, share_costs, total
 from scalesweep.plan.graph import Cell
 from scalesweep.records import Outcome, StageKind, StageRef, Usage
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """Devices held, the same in nodes, and its price."""
-
-    device_ms: int = 0
-    """Devices x milliseconds held."""
-    node_ms: int = 0
-    """Allocated devices / devices of a node x milliseconds."""
-    micro_usd: int = 0
-
-    @property
-    def device_seconds(self) -> float:
-        return self.device_ms / 1e3
-
-    @property
-    def node_hours(self) -> float:
-        """The paper's "GPU hours per node"."""
-        return self.node_ms / 3.6e6
-
-    @property
-    def usd(self) -> float:
-        return self.micro_usd / 1e6
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            device_ms=self.device_ms + other.device_ms,
-            node_ms=self.node_ms + other.node_ms,
-            micro_usd=self.micro_usd + other.micro_usd,
-        )
-
-
-def total(costs: Iterable[Cost]) -> Cost:
-    return sum(costs, Cost())
 
 
 def held(usage: Usage, *, seconds: float) -> Cost:
@@ -69,10 +34,10 @@ def held(usage: Usage, *, seconds: float) -> Cost:
 class StageCost:
     """Cost of all attempts of a stage; the other fields are parts of the total."""
 
-    total: Cost = Cost()
-    startup: Cost = Cost()
+    total: Cost = NOTHING
+    startup: Cost = NOTHING
     """Before the first sample was worked on."""
-    lost: Cost = Cost()
+    lost: Cost = NOTHING
     """Work that a later attempt did again, or that ended in an error."""
 
     def __add__(self, other: StageCost) -> StageCost:
@@ -157,32 +122,3 @@ def cell_costs(cells: Sequence[Cell], stages: Mapping[StageRef, StageCost]) -> d
             ),
         )
     return costs
-
-
-def share_costs(
-    needs: Mapping[str, Sequence[StageRef]], stages: Mapping[StageRef, Cost]
-) -> dict[str, Cost]:
-    """Each cell's part of all stages; a stage is divided equally over the cells that need it."""
-    needed_by: dict[StageRef, int] = {}
-    for refs in needs.values():
-        for ref in refs:
-            needed_by[ref] = needed_by.get(ref, 0) + 1
-    parts: dict[str, dict[str, int]] = {name: {} for name in needs}
-    for unit in ("device_ms", "node_ms", "micro_usd"):
-        exact = [
-            sum((Fraction(getattr(stages[ref], unit), needed_by[ref]) for ref in refs), Fraction())
-            for refs in needs.values()
-        ]
-        for name, whole in zip(needs, largest_remainder(exact), strict=True):
-            parts[name][unit] = whole
-    return {name: Cost(**part) for name, part in parts.items()}
-
-
-def largest_remainder(exact: Sequence[Fraction]) -> list[int]:
-    """Whole numbers next to the exact ones, with the same sum (which must be whole)."""
-    whole = [value.numerator // value.denominator for value in exact]
-    missing = sum(exact, Fraction()) - sum(whole)
-    by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] - exact[i], i))
-    for i in by_remainder[: int(missing)]:
-        whole[i] += 1
-    return whole

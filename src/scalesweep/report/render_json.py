@@ -8,11 +8,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from scalesweep.cost_model.cost import Cost
 from scalesweep.records import SCHEMA
 from scalesweep.report import formatting as fmt
 from scalesweep.report import summary
 from scalesweep.report.collect import CellResult
-from scalesweep.report.costs import Cost, StageCost
+from scalesweep.report.costs import StageCost
 from scalesweep.report.scores import BenchmarkResult, CategoryResult
 from scalesweep.report.settings import Setting
 from scalesweep.report.slurm_accounting import NamedCharge, StageAccount, StudyAccount

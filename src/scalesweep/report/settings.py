@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scalesweep.cost_model.cost import Cost
 from scalesweep.report.collect import CellResult, StudyResults
-from scalesweep.report.costs import Cost
 from scalesweep.report.labels import setting_key
 from scalesweep.report.statistics import Spread, Term, mean_items, pooled_spread
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from scalesweep.cost_model.cost import Cost
 from scalesweep.report import formatting as fmt
-from scalesweep.report.costs import Cost
 from scalesweep.report.labels import usual_values, value_at
 from scalesweep.report.settings import Setting
 from scalesweep.report.stage_results import StageState

@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from scalesweep.cost_model.cost import Cost
 from scalesweep.plan.graph import Cell
 from scalesweep.records import canonical_json
 from scalesweep.report import summary as summary_texts
 from scalesweep.report.collect import CellResult
-from scalesweep.report.costs import Cost
 from scalesweep.report.formatting import public
 from scalesweep.report.html import render_html
 from scalesweep.report.render_csv import render_csv

@@ -1,0 +1,1 @@
+"""What stages take: operations, time, memory, money. Arithmetic alone: no store, no plan."""
