@@ -157,6 +157,9 @@ class Execution:
     """How and where a stage is run: changes cost and speed, never (but float ties) the result."""
 
     cluster: str
+    device: str = ""
+    """Name of its devices, as the cluster has it ("A100-80GB", "cpu"); empty where it names none,
+    and in older records."""
     num_nodes: int = 1
     devices_per_node: int = 1
     """Devices (GPUs, or workers on a CPU machine) the stage takes on each of its nodes."""

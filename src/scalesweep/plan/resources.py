@@ -61,6 +61,7 @@ def stage_execution(
         devices = training // per_replica * per_replica  # replicas share the questions out
     return Execution(
         cluster=cluster.name,
+        device=cluster.device or "",
         num_nodes=nodes,
         devices_per_node=devices,
         node_devices=whole,
