@@ -304,6 +304,36 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkDone:
+    """What one attempt worked through, over all its ranks: what its speed is measured by, and what
+    its data are like (tokens of a sample). Padding, and what an earlier attempt did, left out."""
+
+    units: int = 0
+    """Optimizer steps, or questions answered."""
+    samples: int = 0
+    """Conversations trained on, or questions."""
+    tokens: int = 0
+    """Of the sequences, image tokens included; of a question, its prompt."""
+    squared_lengths: int = 0
+    """Sum over sequences: what attention's work grows with."""
+    supervised: int = 0
+    """Tokens that have a loss."""
+    pictures: int = 0
+    generated: int = 0
+    """Tokens of answers."""
+    device: str = ""
+    """What it ran on, as the driver or the system calls it."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> WorkDone:
+        check_schema(data, "work.json")
+        return cls(**known_fields(cls, data))
+
+
+@dataclass(frozen=True, kw_only=True)
 class SlurmRun:
     """One run of one Slurm job; a job that is requeued runs again under the same id."""
 

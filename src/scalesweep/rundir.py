@@ -4,7 +4,8 @@
       stage.yaml               what it is
       attempts/0001/           one try; its number is its epoch, and it writes only here
         lease.json             who is at it
-        execution.json usage.json measured.json metrics.jsonl log checkpoints/ output/
+        execution.json usage.json measured.json work.json
+        metrics.jsonl log checkpoints/ output/
       done.json                published by link when output/ is whole; immutable
     <store>/studies/<name>/    plan.json, report.html, wandb/
     <store>/judge_replies/     what judges replied, for ever (evaluate/judging/store.py)
@@ -27,7 +28,16 @@ from pathlib import Path
 from typing import Any
 
 from scalesweep.errors import StoreError
-from scalesweep.records import Done, Execution, Measured, OutputFile, StageRef, StageSpec, Usage
+from scalesweep.records import (
+    Done,
+    Execution,
+    Measured,
+    OutputFile,
+    StageRef,
+    StageSpec,
+    Usage,
+    WorkDone,
+)
 
 ABSENT = (FileNotFoundError, NotADirectoryError)
 """A file is not there; the second where something on the way to it is a file."""
@@ -135,6 +145,10 @@ class AttemptDir:
         return self.path / "measured.json"
 
     @property
+    def work_file(self) -> Path:
+        return self.path / "work.json"
+
+    @property
     def time_limit_file(self) -> Path:
         """There when the ranks stopped by themselves before the job's time limit."""
         return self.path / "stopped-for-time-limit"
@@ -158,6 +172,12 @@ class AttemptDir:
         with contextlib.suppress(OSError, StoreError, TypeError, ValueError):
             return Measured.from_json(read_json(self.measured_file))
         return Measured()
+
+    def work_done(self) -> WorkDone | None:
+        """What it worked through; None where it left nothing that can be read."""
+        with contextlib.suppress(OSError, StoreError, TypeError, ValueError):
+            return WorkDone.from_json(read_json(self.work_file))
+        return None
 
     def execution(self) -> Execution | None:
         with contextlib.suppress(*ABSENT):

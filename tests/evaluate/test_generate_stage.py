@@ -54,6 +54,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Method], Input
     return made
 
 
+def given_in(context: StageContext) -> list[dict[str, Any]]:
+    """Answers that this attempt wrote down."""
+    logs = context.attempt.path.glob("answered-*.jsonl")
+    return [row for log in logs for row in rows(log) if "question_id" in row]
+
+
 def run_whole(stage: SmallStage) -> dict[str, list[str]]:
     context = stage.context()
     run(context)
@@ -143,6 +149,13 @@ def test_a_stop_keeps_what_is_answered_and_the_next_attempt_asks_only_the_rest(
 
     assert answers(again) == whole
     assert asked_in(again) == 14
+    work = again.attempt.work_done()
+    assert work is not None
+    # The longest were asked first: all 12 that show a picture are not yet answered but for 8.
+    assert (work.units, work.pictures) == (14, 4)
+    assert work.generated == sum(row["num_tokens"] for row in given_in(again))
+    assert work.tokens > 14 + 16 * work.pictures
+    assert stopped.attempt.work_done() is None
     assert read_json(again.attempt.path / "generation.json")["all"]["answers"] == 22
 
 

@@ -94,7 +94,7 @@ def test_a_stage_says_nothing_but_its_own_lines_and_leaves_nothing_behind(
 
     assert foreign_lines(run) == []
     known = {"execution.json", "log", "metrics.jsonl", "usage.json", "measured.json"}
-    known |= {"checkpoints", "output"}
+    known |= {"work.json", "checkpoints", "output"}
     assert {path.name for path in run.attempt.path.iterdir()} - known == {"answers.pt"}
     names = sorted(path.name for path in run.attempt.checkpoints.iterdir())
     assert names == ["step-00000004", "step-00000006"]

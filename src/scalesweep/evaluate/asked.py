@@ -68,12 +68,8 @@ class AskedBenchmark:
         chosen = [[compared[place][0] for place in batch] for batch in places]
         return made + self._in_a_row(chosen, share)
 
-    def _length(self, number: int) -> int:
-        prompt = self.prompts[number]
-        return len(prompt.input_ids if isinstance(prompt, Prompt) else prompt.ids)
-
     def _in_a_row(self, chosen: Sequence[list[int]], share: Share) -> list[list[int]]:
-        weights = [sum(map(self._length, batch)) for batch in chosen]
+        weights = [sum(num_tokens(self.prompts[number]) for number in batch) for batch in chosen]
         total, before, mine = sum(weights), 0, []
         for batch, weight in zip(chosen, weights, strict=True):
             # The share in which the batch's middle token lies.
@@ -81,6 +77,10 @@ class AskedBenchmark:
                 mine.append(batch)
             before += weight
         return mine
+
+
+def num_tokens(prompt: Prompt | EncodedLetters) -> int:
+    return len(prompt.input_ids if isinstance(prompt, Prompt) else prompt.ids)
 
 
 def ask(rules: Benchmark, spec: GenerateSpec, tokenizer: Any) -> AskedBenchmark:

@@ -32,7 +32,13 @@ from scalesweep.errors import Interrupted, StageError
 from scalesweep.evaluate.answer_end import AnswerEnd
 from scalesweep.evaluate.answer_log import Answered, AnswerLog, AnswerLogs
 from scalesweep.evaluate.answering_time import answering_time
-from scalesweep.evaluate.asked import AskedBenchmark, Share, ask, refuse_broken_pictures
+from scalesweep.evaluate.asked import (
+    AskedBenchmark,
+    Share,
+    ask,
+    num_tokens,
+    refuse_broken_pictures,
+)
 from scalesweep.evaluate.benchmarks.registry import benchmark as find_benchmark
 from scalesweep.evaluate.generation import Prompt, end_tokens, generate_tokens
 from scalesweep.evaluate.letters import EncodedLetters, LetterChooser, likeliest
@@ -41,8 +47,9 @@ from scalesweep.evaluate.questions import Answer, Question
 from scalesweep.models.external import check_unchanged
 from scalesweep.models.published import load_checkpoint, load_external
 from scalesweep.models.replica import Replica, join
+from scalesweep.models.used_device import used_device_name
 from scalesweep.models.weights import weights_folder
-from scalesweep.records import canonical_json
+from scalesweep.records import WorkDone, canonical_json
 from scalesweep.rundir import write_json
 from scalesweep.specs import GenerateSpec
 from scalesweep.stages import StageContext
@@ -121,10 +128,13 @@ class _Stage:
         self._logs = AnswerLogs(folders=attempts, source=digest)
         self._own = AnswerLog(context.attempt.path, replica=self.share.index, source=digest)
         self._told = -1
+        self._before: dict[str, set[str]] = {}
+        """Benchmark -> questions that earlier attempts had answered."""
 
     def answer_share(self) -> None:
         """What falls to this replica of all that earlier attempts left."""
         self._logs.update()
+        self._before = {asked.name: set(self._logs.of(asked.name)) for asked in self.asked}
         self._tell()
         batches, dealt = [], 0
         for asked, left in zip(self.asked, self._agreed_left(), strict=True):
@@ -173,6 +183,27 @@ class _Stage:
             write_answers(folder / f"{asked.name}.jsonl", asked.questions, answers, model_id=who)
             asked.rules.write_answers(folder, answers, model_id=who)
         write_json(self.context.attempt.path / TIME_FILE, self._times())
+        write_json(self.context.attempt.work_file, self._work_done().to_json())
+
+    def _work_done(self) -> WorkDone:
+        """What all ranks of this attempt asked and were told."""
+        lengths, generated, pictures = [], 0, 0
+        for asked in self.asked:
+            found, before = self._logs.of(asked.name), self._before[asked.name]
+            for question, prompt in zip(asked.questions, asked.prompts, strict=True):
+                if question.question_id not in before:
+                    lengths.append(num_tokens(prompt))
+                    generated += found[question.question_id].answer.num_tokens
+                    pictures += question.image is not None and self.spec.tower is not None
+        return WorkDone(
+            units=len(lengths),
+            samples=len(lengths),
+            tokens=sum(lengths),
+            squared_lengths=sum(length * length for length in lengths),
+            pictures=pictures,
+            generated=generated,
+            device=used_device_name(_device(self.context)),
+        )
 
     def _times(self) -> dict[str, Any]:
         execution = self.context.execution

@@ -37,6 +37,7 @@ def with_work(spent: Usage, attempt: AttemptDir, world_size: int) -> Usage:
         startup_s=round(begun, 3),
         cpu_s=round(sum(rank.cpu_s for rank in ranks), 3),
         peak_memory_bytes=max((rank.peak_memory_bytes for rank in ranks), default=0),
+        peak_device_bytes=max((rank.peak_device_bytes for rank in ranks), default=0),
     )
     if rows:
         usage = replace(

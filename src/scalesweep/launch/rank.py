@@ -147,6 +147,14 @@ def serve(task: RankTask, *, stopped_by: Sequence[signal.Signals]) -> None:
     os._exit(status)
 
 
+def _peak_device_bytes() -> int:
+    """Highest memory of this process's tensors on its GPU; 0 where it has used none."""
+    torch = sys.modules.get("torch")  # the stage imports it, if it needs it
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return int(torch.cuda.max_memory_allocated())
+
+
 def _say(text: str) -> None:
     """To the log, which may lie on a full disk."""
     with contextlib.suppress(OSError, ValueError):
@@ -258,6 +266,7 @@ class _UsageWriter(threading.Thread):
             wall_s=round(time.monotonic() - self._task.started_monotonic, 3),
             cpu_s=round(spent.ru_utime + spent.ru_stime, 3),
             peak_memory_bytes=spent.ru_maxrss * 1024,
+            peak_device_bytes=_peak_device_bytes(),
             num_devices=execution.num_held_devices if execution else 1,
             node_devices=execution.node_devices if execution else 1,
             usd_per_node_hour=execution.usd_per_node_hour if execution else 0.0,

@@ -5,6 +5,10 @@ Dense products of bf16 inputs summed in fp32, without sparsity, at the boost clo
 
 from __future__ import annotations
 
+import platform
+from functools import cache
+from pathlib import Path
+
 PEAK_BF16_FLOPS: dict[str, float] = {
     # NVIDIA A100 data sheet (June 2021): 312 TFLOPS for PCIe and SXM, 40 and 80 GB alike.
     "A100-SXM4-40GB": 312e12,
@@ -40,3 +44,14 @@ def peak_bf16_flops(name: str) -> float | None:
     Names must be equal: a part of an A100 ("A100-SXM4-40GB MIG 1g.5gb") is not one.
     """
     return PEAK_BF16_FLOPS.get(name.strip().removeprefix("NVIDIA "))
+
+
+@cache
+def processor_name() -> str:
+    """What this machine's processor calls itself; its architecture where it has no name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.machine()

@@ -40,6 +40,8 @@ class Hooks:
     peak_memory_bytes: Callable[[], int]
     utilisation: Callable[[Work, float], Mapping[str, float]]
     """Metrics of the devices' use: of a step's work, done in so many seconds."""
+    count: Callable[[Step], None] = lambda _: None
+    """Add a step that is done to what the attempt worked through."""
 
 
 def train(
@@ -89,6 +91,7 @@ def train(
                 f"step {state.step}: the loss is {loss}; lower the learning rate "
                 f"(it was {lr:g}), or look at the samples of this step"
             )
+        hooks.count(step)
         end = time.perf_counter()
         hooks.log(_row(state, step, loss, lr, grad_norm, begin, fetched, end, num_steps, hooks))
         begin = end

@@ -23,12 +23,13 @@ from scalesweep.errors import StageError
 from scalesweep.models.attention import Kernel, chosen_kernel
 from scalesweep.models.build import DTYPES
 from scalesweep.models.recompute import Recompute
+from scalesweep.models.used_device import used_device_name
 from scalesweep.models.weights import weights_folder
 from scalesweep.rundir import write_json
 from scalesweep.specs import Method, TrainingSpec
 from scalesweep.stages import StageContext
 from scalesweep.train.batches import MicroBatch, StepMaker
-from scalesweep.train.checkpoint import seed_generators
+from scalesweep.train.checkpoint import TrainState, seed_generators
 from scalesweep.train.deepspeed import Engine, initialise_processes, own_part, weight_placement
 from scalesweep.train.keeper import CheckpointKeeper
 from scalesweep.train.leakage import refuse_leakage
@@ -39,6 +40,7 @@ from scalesweep.train.publish import publish
 from scalesweep.train.tower_task import quarter_labels, tower_accuracy
 from scalesweep.train.trainable import Trainable, build_trainable
 from scalesweep.train.utilisation import peak_flops, utilisation
+from scalesweep.train.work_done import WorkMeter
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,7 @@ def run(context: StageContext) -> None:
             vocab_size=spec.model.vocab_size,
             picture_side=None if spec.tower is None else spec.tower.image_size,
         )
+    meter = WorkMeter(context=context, device=used_device_name(engine.device))
     state = keeper.resume()
     num_steps = count_steps(
         spec.optim, num_samples=len(data), global_batch_size=spec.global_batch_size
@@ -114,11 +117,12 @@ def run(context: StageContext) -> None:
         hooks=Hooks(
             inputs=_task_inputs(spec, engine.device),
             log=lambda row: context.log_metrics({**row, **keeper.metrics()}),
-            save=keeper.save,
+            save=partial(_save, keeper, meter),
             save_due=keeper.due,
             finish=keeper.finish,
             stop_requested=keeper.stop_requested,
             peak_memory_bytes=_peak_memory_bytes,
+            count=meter.add,
             utilisation=partial(
                 utilisation,
                 spec,
@@ -127,6 +131,7 @@ def run(context: StageContext) -> None:
             ),
         ),
     )
+    meter.write()
     _refuse_not_finite(trainable, context)
     started = time.perf_counter()
     publish(trainable, context.attempt.output, gathered=engine.gathered, is_main=context.is_main)
@@ -137,6 +142,12 @@ def run(context: StageContext) -> None:
         log.info("published in %.1f s, last loss %.4f", time.perf_counter() - started, loss)
     if context.world_size > 1:
         dist.barrier()
+
+
+def _save(keeper: CheckpointKeeper, meter: WorkMeter, state: TrainState) -> None:
+    """What was worked through is written down as often as its result is kept."""
+    keeper.save(state)
+    meter.write()
 
 
 def _refuse_impossible(spec: TrainingSpec, context: StageContext) -> None:
