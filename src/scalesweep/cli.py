@@ -61,6 +61,7 @@ Verbs
              [--answers FILE --published N] [judge.key=value ...] [--json]
   report     cost beside score     [STUDY] [--format terminal|md|csv|json|html]
              [--paper table1|table2|table3a|table3b|table5: beside the paper's]
+             [--predictions: time and memory, predicted and measured]
   export     a cell's model for plain transformers or peft    CELL DIR [STUDY]
              [--merge] [--no-base] [--dtype bfloat16|float16|float32]
   cancel     stop the commands and jobs that work on a study            [STUDY]

@@ -65,8 +65,13 @@ def _status(words: Sequence[str]) -> int:
 
 def _report(words: Sequence[str]) -> int:
     study, given = _study_arguments(
-        "report", words, options=("--format", "--output", "--seed-record", "--paper")
+        "report",
+        words,
+        flags=("--predictions",),
+        options=("--format", "--output", "--seed-record", "--paper"),
     )
+    if "--predictions" in given and (other := {"--paper", "--seed-record"} & given.keys()):
+        raise ConfigError(f"--predictions: is a report of its own; leave {min(other)} out")
     from scalesweep import study_verbs
 
     return study_verbs.report(
@@ -76,6 +81,7 @@ def _report(words: Sequence[str]) -> int:
         output=given.get("--output"),
         seed_record=given.get("--seed-record"),
         paper=given.get("--paper"),
+        predictions="--predictions" in given,
     )
 
 

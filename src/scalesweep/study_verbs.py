@@ -32,6 +32,7 @@ def report(
     output: str | None,
     seed_record: str | None,
     paper: str | None,
+    predictions: bool = False,
 ) -> int:
     """Print or write a study's report.
 
@@ -55,6 +56,7 @@ def report(
         width=terminal_width(),
         color=sys.stdout.isatty() and output is None,
         paper=paper,
+        predictions=predictions,
     )
     print(text, end="" if text.endswith("\n") else "\n")
     return 0

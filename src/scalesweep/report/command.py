@@ -32,6 +32,7 @@ def report(
     color: bool = False,
     record: Path = SHIPPED,
     paper: str | None = None,
+    predictions: bool = False,
 ) -> str:
     """The report of a study as text; where a file was written, its path.
 
@@ -41,12 +42,15 @@ def report(
     width, color: of the terminal.
     record: file of the spread between seeds.
     paper: one of the paper's tables instead of the whole report.
+    predictions: what was predicted of each stage beside what it took, instead of the report.
 
     Raises:
         ConfigError: no such format, table or study, no study at all, or output cannot be written.
         StoreError: the study's plan cannot be read.
     """
     check_format(format)
+    if predictions:
+        return _delivered(_predictions(store, study, format, width=width, color=color), output)
     made = study_report(store, study, record=record)
     if paper is not None:
         from scalesweep.report.paper.build import paper_table
@@ -57,6 +61,22 @@ def report(
         return str(write_page(store, made))
     else:
         text = _render(made, Format(format), width=width, color=color)
+    return _delivered(text, output)
+
+
+def _predictions(store: Store, study: str | None, format: str, *, width: int, color: bool) -> str:
+    from scalesweep.report.predictions import prediction_report
+    from scalesweep.report.render_predictions import render
+    from scalesweep.report.stage_accounts import StageAccounts
+    from scalesweep.report.stage_results import read_stages
+
+    plan = load_plan(store, study)
+    stages = read_stages(store, plan, StageAccounts(store)).values()
+    return render(prediction_report(plan.study, stages), format, width=width, color=color)
+
+
+def _delivered(text: str, output: Path | None) -> str:
+    """The text, or the path of the file that it was written to."""
     if output is None:
         return text
     try:
