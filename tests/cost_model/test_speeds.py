@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from scalesweep.cost_model.speeds import MeasuredRun, Speeds, Traits
+from scalesweep.cost_model.speeds import MeasuredRun, Speed, Speeds, Traits
 from scalesweep.records import StageKind, StageRef
 
 LORA = Traits(
@@ -31,13 +31,19 @@ def run(
     )
 
 
+def whole(speed: Speed) -> float:
+    """Expected of a stage that does what the runs here did."""
+    return speed.work_s(flops=1e9, units=10, num_devices=1)
+
+
 def test_the_median_of_alike_runs_scales_with_what_is_to_do() -> None:
     speeds = Speeds(runs=(run("a", work_s=10), run("b", work_s=12), run("c", work_s=90)))
 
     speed = speeds.of(LORA)
 
     assert speed is not None
-    assert speed.work_seconds(flops=5e8, units=10, num_devices=1) == pytest.approx(6)  # 12 s / 2
+    assert speed.work_s(flops=5e8, units=10, num_devices=1) == pytest.approx(6)  # 12 s / 2
+    assert speed.work_s(flops=1e9, units=20, num_devices=1) == pytest.approx(12)
     assert speed.startup_s == pytest.approx(1.2)
     assert speed.basis == "measured: 3 tune lora runs of mini_m 32px here"
     # 1e9 FLOP in 12 s, of a device that could do 1e9 a second.
@@ -49,7 +55,7 @@ def test_work_of_several_devices_counts_for_each_of_them() -> None:
     speed = Speeds(runs=(run("a", work_s=10, traits=on_four),)).of(replace(LORA, num_devices=2))
 
     assert speed is not None
-    assert speed.work_seconds(flops=1e9, units=0, num_devices=2) == pytest.approx(20)
+    assert speed.work_s(flops=1e9, units=0, num_devices=2) == pytest.approx(20)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +67,7 @@ def test_work_of_several_devices_counts_for_each_of_them() -> None:
         ({"tower": "clip_48px:48x4x64"}, "measured: 1 tune lora run here"),
         ({"method": "full"}, "measured: 1 tune run here"),
         ({"device": "A100-80GB"}, None),
+        ({"device": "", "cluster": "there"}, None),
         ({"kind": StageKind.align}, None),
     ],
 )
@@ -79,7 +86,7 @@ def test_the_most_alike_runs_are_taken_even_if_they_are_fewer() -> None:
     speed = Speeds(runs=runs).of(LORA)
 
     assert speed is not None
-    assert speed.work_s == 10
+    assert whole(speed) == 10
 
 
 def test_without_a_stage_its_own_time_is_not_in_what_is_said_of_it() -> None:
@@ -89,7 +96,7 @@ def test_without_a_stage_its_own_time_is_not_in_what_is_said_of_it() -> None:
     speed = Speeds(runs=runs).without(StageRef(kind=StageKind.tune, key="own")).of(LORA)
 
     assert speed is not None
-    assert speed.work_s == 3
+    assert whole(speed) == 3
 
 
 def test_where_no_flops_are_counted_units_are() -> None:
@@ -97,9 +104,33 @@ def test_where_no_flops_are_counted_units_are() -> None:
     speed = Speeds(runs=(run("a", work_s=2, flops=0, units=100, traits=judge),)).of(judge)
 
     assert speed is not None
-    assert speed.work_seconds(flops=0, units=50, num_devices=1) == pytest.approx(1)
-    assert speed.work_seconds(flops=0, units=0, num_devices=1) == 2  # a run as a whole
+    assert speed.work_s(flops=0, units=50, num_devices=1) == pytest.approx(1)
+    assert speed.work_s(flops=0, units=0, num_devices=1) == 2  # a run as a whole
 
 
 def test_declared_speeds_know_nothing() -> None:
     assert Speeds.declared().of(LORA) is None
+
+
+def test_where_steps_are_short_time_grows_slower_than_their_flops() -> None:
+    # Ten steps; each takes 1 s and another for every 1e8 FLOPs.
+    runs = tuple(
+        run(str(size), work_s=10 * (1 + size), flops=size * 1e9) for size in (0.5, 1, 2, 4)
+    )
+    speed = Speeds(runs=runs).of(LORA)
+
+    assert speed is not None
+    # Times 15, 20, 30, 50. Slopes to the next size: log2(20/15) = .415, log2(30/20) = .585,
+    # log2(50/30) = .737; over two: .5, .661; over all three: .579. The median is (.579 + .585) / 2.
+    assert speed.exponent == pytest.approx(0.582, abs=0.001)
+    larger = speed.work_s(flops=8e9, units=10, num_devices=1)
+    assert larger == pytest.approx(90, rel=0.25)
+
+
+def test_of_two_sizes_nothing_is_said_of_how_time_grows() -> None:
+    runs = (run("a", work_s=10, flops=1e9), run("b", work_s=11, flops=4e9))
+
+    speed = Speeds(runs=runs).of(LORA)
+
+    assert speed is not None
+    assert speed.exponent == 1

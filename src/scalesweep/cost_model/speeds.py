@@ -1,19 +1,32 @@
 """How fast stages ran here, and which of those runs a stage to come is most like. Pure.
 
-A run's speed is what its devices did per second of work: FLOPs where they are counted, units
-(questions, items) where a kind has no arithmetic to speak of. So a group of runs says something of
-a stage of another size. The median of a group stands for it: a run that shared its machine with
-something else is an outlier, and nothing written down tells which one that was.
+The time of a step (or question) of a stage to come is that of the most alike runs, times
+
+    (its FLOPs / theirs) ** exponent
+
+A device that computes most of the time has exponent 1: its efficiency is the same at every size.
+Where steps are short, part of their time does not grow with them, and the exponent is lower; it is
+the slope over all runs of the kind on this hardware, where they have several sizes, and 1 where
+not. The median of a group stands for it: a run that shared its machine with something else is an
+outlier, and nothing written down tells which one that was.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from scalesweep.records import Execution, StageKind, StageRef, StageSpec
+
+NEAR = math.log(1.25)
+"""Sizes that differ by less say nothing of how time grows."""
+FEWEST_SIZES = 3
+MOST_COMPARED = 100
+"""Runs of which every two are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +41,9 @@ class Traits:
     tower: str = ""
     """Name with shape; empty where nothing is seen."""
     device: str = ""
-    """As the cluster names it ("A100-80GB", "cpu"); the cluster's name in records from before it
-    was written down."""
+    """As the cluster names it ("A100-80GB", "cpu"); empty in records from before it was written
+    down, which are then told apart by their cluster."""
+    cluster: str = ""
     num_devices: int = 1
 
     @classmethod
@@ -41,14 +55,15 @@ class Traits:
             method=str(_first(identity, "method", "generator", "scorer")),
             model=_shape(identity.get("model")) or str(identity.get("dataset") or ""),
             tower=_shape(identity.get("tower")),
-            device=device_name(execution),
+            device=execution.device,
+            cluster=execution.cluster,
             num_devices=execution.world_size,
         )
 
-
-def device_name(execution: Execution) -> str:
-    """By which runs are told apart; with the cluster's where the device is not named."""
-    return execution.device or f"of {execution.cluster}"
+    def is_on_the_hardware_of(self, other: Traits) -> bool:
+        if self.device and other.device:
+            return self.device == other.device
+        return self.cluster == other.cluster
 
 
 def _first(identity: Any, *names: str) -> str:
@@ -75,33 +90,61 @@ class MeasuredRun:
     """Steps, questions or items it worked through."""
     startup_s: float
     work_s: float
+    share: float = 1.0
+    """Of its stage's work that it did; less where other attempts did the rest."""
+
+    @property
+    def device_s(self) -> float:
+        return self.work_s * self.traits.num_devices
+
+    @property
+    def device_s_per_unit(self) -> float | None:
+        return self.device_s / self.units if self.units else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What a group of alike runs says of a stage. Medians."""
+    """What a group of alike runs says of a stage."""
 
-    startup_s: float
-    device_s_per_flop: float | None
-    """Seconds of one device; None where no FLOPs are counted."""
-    device_s_per_unit: float | None
-    work_s: float
-    """Of a run of the group as a whole, whatever its size."""
-    num_runs: int
+    group: Sequence[MeasuredRun]
+    exponent: float
     basis: str
     """For people: "measured: 4 tune lora runs of mini_m 32px here"."""
 
-    def work_seconds(self, *, flops: float, units: float, num_devices: int) -> float:
-        """Expected of a stage with this much to do, on so many devices."""
-        if flops and self.device_s_per_flop is not None:
-            return flops * self.device_s_per_flop / num_devices
-        if units and self.device_s_per_unit is not None:
-            return units * self.device_s_per_unit / num_devices
-        return self.work_s
+    @property
+    def startup_s(self) -> float:
+        return statistics.median(run.startup_s for run in self.group)
+
+    def work_s(self, *, flops: float, units: float, num_devices: int) -> float:
+        """Expected of a stage with this much to do, on so many devices.
+
+        flops, units: of the whole stage; 0 where they are not counted. Where a group has none of
+        them either, its runs as a whole are all there is to go by.
+        """
+        expected = [
+            seconds
+            for run in self.group
+            if (seconds := self._device_s(run, flops=flops, units=units)) is not None
+        ]
+        if expected:
+            return statistics.median(expected) / num_devices
+        return statistics.median(run.work_s / run.share for run in self.group)
+
+    def _device_s(self, run: MeasuredRun, *, flops: float, units: float) -> float | None:
+        """Seconds of one device that the work would take at the speed of one run."""
+        if units and run.device_s_per_unit is not None:
+            if flops and run.flops:
+                ratio = (flops / units) / (run.flops / run.units)
+                return float(units * run.device_s_per_unit * ratio**self.exponent)
+            return units * run.device_s_per_unit
+        if flops and run.flops:
+            return flops * run.device_s / run.flops
+        return None
 
     def efficiency(self, peak_flops: float) -> float | None:
         """Share of a device's peak that was reached (eta); peak_flops: FLOP/s of one device."""
-        return None if self.device_s_per_flop is None else 1 / (self.device_s_per_flop * peak_flops)
+        rates = [run.flops / run.device_s for run in self.group if run.flops]
+        return statistics.median(rates) / peak_flops if rates else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +177,16 @@ class Speeds:
         here = [
             run
             for run in self.runs
-            if (run.traits.kind, run.traits.device) == (traits.kind, traits.device)
+            if run.traits.kind is traits.kind and run.traits.is_on_the_hardware_of(traits)
         ]
         for key, words in _LEVELS:
             if group := [run for run in here if key(run.traits) == key(traits)]:
                 noun = "run" if len(group) == 1 else "runs"
-                return _speed(group, f"measured: {len(group)} {words(traits, noun)} here")
+                return Speed(
+                    group=group,
+                    exponent=_exponent(here),
+                    basis=f"measured: {len(group)} {words(traits, noun)} here",
+                )
         return None
 
 
@@ -161,7 +208,7 @@ def _of_kind(traits: Traits, noun: str) -> str:
 
 
 _LEVELS: Sequence[tuple[_Key, _Words]] = (
-    (lambda traits: traits, _alike),
+    (lambda traits: (traits.method, traits.model, traits.tower, traits.num_devices), _alike),
     (lambda traits: (traits.method, traits.model, traits.tower), _alike),
     (lambda traits: traits.method, _like),
     (lambda _: None, _of_kind),
@@ -177,18 +224,20 @@ def _subject(traits: Traits) -> str:
     return " ".join(filter(None, names))
 
 
-def _speed(group: Sequence[MeasuredRun], basis: str) -> Speed:
-    return Speed(
-        startup_s=statistics.median(run.startup_s for run in group),
-        device_s_per_flop=_rate(group, lambda run: run.flops),
-        device_s_per_unit=_rate(group, lambda run: run.units),
-        work_s=statistics.median(run.work_s for run in group),
-        num_runs=len(group),
-        basis=basis,
-    )
-
-
-def _rate(group: Sequence[MeasuredRun], amount: Callable[[MeasuredRun], float]) -> float | None:
-    """Median seconds of a device for each of what runs did."""
-    rates = [run.work_s * run.traits.num_devices / amount(run) for run in group if amount(run) > 0]
-    return statistics.median(rates) if rates else None
+def _exponent(runs: Sequence[MeasuredRun]) -> float:
+    """How the time of a unit grows with its FLOPs: the median slope between runs of two sizes
+    (Theil and Sen), both as logarithms, between 0 and 1; 1 where there are too few sizes."""
+    points = [
+        (math.log(run.flops / run.units), math.log(run.device_s_per_unit))
+        for run in runs[:MOST_COMPARED]
+        if run.flops and run.device_s_per_unit
+    ]
+    slopes = [
+        (y2 - y1) / (x2 - x1)
+        for (x1, y1), (x2, y2) in itertools.combinations(points, 2)
+        if abs(x2 - x1) > NEAR
+    ]
+    sizes = {round(x / NEAR) for x, _ in points}
+    if len(sizes) < FEWEST_SIZES:
+        return 1.0
+    return min(max(statistics.median(slopes), 0.0), 1.0) if slopes else 1.0
