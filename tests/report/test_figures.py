@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scalesweep.records import Outcome, Usage
 from scalesweep.report.collect import collect
-from scalesweep.report.figures.cost_score import cost_score_figure
+from scalesweep.report.figures.cost_score import cost_score_views
 from scalesweep.report.figures.effects import effect_panels
-from scalesweep.report.figures.loss_curves import loss_curves, smoothed
+from scalesweep.report.figures.loss_curves import every_curve, loss_curves, smoothed
 from scalesweep.report.figures.svg import (
     Box,
     Scale,
@@ -21,10 +22,16 @@ from scalesweep.report.figures.svg import (
     place_label,
     spread_apart,
 )
-from scalesweep.report.figures.timeline import Span, attempt_spans, lanes, without_pauses
+from scalesweep.report.figures.timeline import (
+    Span,
+    attempt_spans,
+    lanes,
+    timeline_figure,
+    without_pauses,
+)
 from scalesweep.report.stage_results import LossPoint
 from scalesweep.report.study_report import StudyReport, build_report
-from tests.report.synthetic import QUICKSTART, build_study
+from tests.report.synthetic import QUICKSTART, START, Point, add_attempt, build_study
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +126,51 @@ def test_smoothing_takes_means_of_a_fifteenth() -> None:
 
 
 def test_every_setting_has_a_dot_with_its_interval(report: StudyReport) -> None:
-    wide, narrow = cost_score_figure(report)
+    views = cost_score_views(report)
 
-    for figure in (wide, narrow):
-        assert figure.count("<circle") == len(QUICKSTART)
-        assert figure.count("whisker") == len(QUICKSTART)
-    assert "mini_s 48px full: 0.680, 95 %" in wide
+    assert [(view.unit, view.scale) for view in views] == [
+        ("dollars", "log"),
+        ("dollars", "linear"),
+        ("node-hours", "log"),
+        ("node-hours", "linear"),
+    ]
+    for figure in (figure for view in views for figure in view.figures):
+        assert figure.count('class="dot ') == len(QUICKSTART)
+        assert figure.count("<polygon") == 6  # adapters and the blind one: told by shape too
+        assert figure.count("whisker") == 3 * len(QUICKSTART)
+        assert "mini_s 48px full\nscore 0.680, 95 %" in figure
+
+
+def test_all_cells_have_a_loss_curve_and_those_compared_are_shown(report: StudyReport) -> None:
+    curves = every_curve(report)
+
+    assert len(curves) == len(QUICKSTART)
+    assert [c.name for c in curves if c.is_shown] == [c.name for c in loss_curves(report)]
+
+
+def test_an_attempt_shows_the_work_it_lost(tmp_path: Path) -> None:
+    study = build_study(tmp_path, [Point(score=0.5, state="missing")], num_questions=8)
+    tune = study.plan.cells[0].stages["tune"]
+    # 40 steps in 20 s after 2 s of start-up; the next begins at step 30: a quarter is lost
+    times = [(0, 40, 22.0, Outcome.killed, 0.0), (30, 70, 37.0, Outcome.done, 50.0)]
+    for first, steps, wall, outcome, at in times:
+        usage = Usage(
+            outcome=outcome,
+            started_at=START + at,
+            wall_s=wall,
+            startup_s=2.0,
+            first_step=first,
+            steps=steps,
+        )
+        add_attempt(study, tune, usage)
+    report = build_report(collect(study.store, study.plan), None)
+
+    killed, resumed = [s for s in attempt_spans(report) if s.kind == "tune"]
+
+    assert (killed.lost_s, resumed.lost_s) == (5.0, 0.0)
+    assert killed.ended_badly
+    assert "5.0 s of work lost" in killed.words
+    assert 'class="hatch"' in timeline_figure(report)[0]
 
 
 def span(start: float, end: float) -> Span:
@@ -163,5 +209,5 @@ def test_nothing_scored_has_no_figure(tmp_path: Path) -> None:
 
     made = build_report(collect(study.store, study.plan), None)
 
-    assert cost_score_figure(made) == []
+    assert cost_score_views(made) == []
     assert effect_panels(made) == []

@@ -63,17 +63,21 @@ def stage_cost(
     for position, usage in enumerate(usages):
         startup_s = min(usage.startup_s, usage.wall_s)
         work_s = usage.wall_s - startup_s
-        later = usages[position + 1] if position + 1 < len(usages) else None
-        if published is not None and position >= published:
-            share = float(position > published)  # an orphan's work is read by nobody
-        else:
-            share = lost_share(usage, later)
+        share = lost_of(usages, position, published=published)
         cost += StageCost(
             total=held(usage, seconds=usage.wall_s),
             startup=held(usage, seconds=startup_s),
             lost=held(usage, seconds=work_s * share),
         )
     return cost
+
+
+def lost_of(usages: Sequence[Usage], position: int, *, published: int | None) -> float:
+    """Fraction of one attempt's work (what follows its start-up) that came to nothing."""
+    if published is not None and position >= published:
+        return float(position > published)  # an orphan's work is read by nobody
+    later = usages[position + 1] if position + 1 < len(usages) else None
+    return lost_share(usages[position], later)
 
 
 def lost_share(usage: Usage, later: Usage | None) -> float:

@@ -9,14 +9,19 @@ from pathlib import Path
 
 from scalesweep.report import formatting as fmt
 from scalesweep.report import summary
-from scalesweep.report.figures.cost_score import cost_score_figure, tone
-from scalesweep.report.figures.effects import effect_figure, effect_panels, name_width
+from scalesweep.report.cells_table import cells_table
 from scalesweep.report.figures.interval import interval_figure
-from scalesweep.report.figures.loss_curves import legend, loss_curves, loss_figure
-from scalesweep.report.figures.timeline import timeline_figure
 from scalesweep.report.findings import Measure
+from scalesweep.report.html_figures import (
+    cost_score_section,
+    effects_section,
+    loss_section,
+    predictions_section,
+    section,
+    timeline,
+)
 from scalesweep.report.html_table import html_table
-from scalesweep.report.markup import Child, Markup, joined, tag
+from scalesweep.report.markup import Child, Markup, tag
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.table import Table
 from scalesweep.report.tables import (
@@ -50,12 +55,12 @@ def render_html(report: StudyReport) -> str:
         tag(
             "main",
             _opening(report),
-            _cost_score(report),
+            cost_score_section(report),
             _table_section(cost_table(report), lead=""),
             _table_section(unfinished_table(report), lead="", is_sortable=False),
-            _effects(report),
+            effects_section(report),
             _table_section(grid_table(report), lead="", is_sortable=False),
-            _loss(report),
+            loss_section(report),
             _findings(report),
             _table_section(
                 language_table(report),
@@ -64,22 +69,19 @@ def render_html(report: StudyReport) -> str:
             ),
             _table_section(category_table(report), lead=""),
             _costs(report),
+            predictions_section(report),
+            _cells(report),
             _method(report),
             _provenance(report),
         ),
-        tag("script", Markup(_shipped("page.js"))),
+        # To a browser the marks are comments; to an XML parser they keep "<" from opening a tag.
+        tag("script", Markup(f"/*<![CDATA[*/\n{_shipped('page.js')}/*]]>*/")),
     )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
 def _shipped(name: str) -> str:
     return (_HERE / name).read_text(encoding="utf-8")
-
-
-def _section(title: str, *children: Child, lead: str = "") -> Markup:
-    return tag(
-        "section", tag("h2", title), tag("p", lead, class_="lead") if lead else None, children
-    )
 
 
 def _notes(notes: Sequence[str]) -> Markup | None:
@@ -150,73 +152,6 @@ def _tile(title: str, value: str, more: str) -> Markup:
     return tag("div", tag("dt", title), tag("dd", value, tag("small", more)))
 
 
-def _cost_score(report: StudyReport) -> Markup | None:
-    figures = cost_score_figure(report)
-    if not figures:
-        return None
-    methods = list(dict.fromkeys(tone(s) for s in report.settings))
-    names = {"full": "full tuning", "lora": "LoRA", "qlora": "QLoRA", "blind": "blind baseline"}
-    items = [
-        tag("li", tag("span", class_=f"swatch {method}"), names.get(method, method))
-        for method in methods
-    ]
-    items.append(tag("li", tag("span", class_="swatch ring"), "on the Pareto front"))
-    if len({s.cells[0].cell.num_params for s in report.settings}) > 1:
-        items.append(
-            tag(
-                "li",
-                tag("span", class_="swatch small"),
-                tag("span", class_="swatch big"),
-                "smaller, bigger model",
-            )
-        )
-    return _section(
-        "What a point of score costs",
-        tag("figure", figures),
-        tag("ul", items, class_="legend"),
-        lead="Each setting by what one run of it costs alone, all its stages included. Lines "
-        "are 95 % intervals. The dotted staircase is the Pareto front: the best score for at "
-        "most that cost.",
-    )
-
-
-def _effects(report: StudyReport) -> Markup | None:
-    panels = effect_panels(report)
-    if not panels:
-        return None
-    values = [report.interval(setting) for panel in panels for _, setting in panel.rows]
-    most = max(value.high for value in values if value is not None) * 1.02
-    return _section(
-        "What moves the score",
-        tag(
-            "div",
-            (
-                tag(
-                    "figure",
-                    tag("h3", panel.axis),
-                    tag("p", panel.fixed),
-                    effect_figure(report, panel, most=most, room=name_width(panels)),
-                )
-                for panel in panels
-            ),
-            class_="panels",
-        ),
-        lead=f"Settings that differ in one thing, with 95 % intervals. Score on {report.primary}.",
-    )
-
-
-def _loss(report: StudyReport) -> Markup | None:
-    curves = loss_curves(report)
-    if not curves:
-        return None
-    return _section(
-        "How adapters learn",
-        tag("figure", loss_figure(curves)),
-        legend(curves),
-        lead="Training loss of LoRA and QLoRA settings beside full tuning, smoothed.",
-    )
-
-
 _SIGNS = {
     Verdict.shown: "✓",
     Verdict.not_shown: "≈",
@@ -229,7 +164,7 @@ def _findings(report: StudyReport) -> Markup | None:
         return None
     judged = [f for f in report.findings if f.verdict is not Verdict.cannot_judge]
     unjudged = [f for f in report.findings if f.verdict is Verdict.cannot_judge]
-    return _section(
+    return section(
         "The paper's findings, here",
         tag("div", map(_finding, judged), class_="findings"),
         [
@@ -292,7 +227,7 @@ def _sides(judged: Judged) -> list[Child]:
 def _table_section(table: Table | None, *, lead: str, is_sortable: bool = True) -> Markup | None:
     if table is None:
         return None
-    return _section(
+    return section(
         table.title,
         html_table(table, is_sortable=is_sortable),
         _notes(table.notes),
@@ -300,37 +235,18 @@ def _table_section(table: Table | None, *, lead: str, is_sortable: bool = True) 
     )
 
 
+def _cells(report: StudyReport) -> Markup:
+    return section("Every cell", html_table(cells_table(report), is_filterable=True))
+
+
 def _costs(report: StudyReport) -> Markup:
     table = kinds_table(report)
-    figures = timeline_figure(report)
-    kinds = list(dict.fromkeys(str(stage.kind) for stage in report.results.stages.values()))
-    timeline: Child = None
-    if figures:
-        timeline = joined(
-            [
-                tag(
-                    "p",
-                    "When each attempt of each stage ran, side by side, by its machine's clock; "
-                    "minutes and seconds since the first.",
-                    class_="lead",
-                ),
-                tag("figure", figures),
-                tag(
-                    "ul",
-                    (
-                        tag("li", tag("span", class_=f"swatch square {kind}"), kind)
-                        for kind in kinds
-                    ),
-                    class_="legend",
-                ),
-            ]
-        )
-    return _section(
+    when = timeline(report)
+    return section(
         table.title,
         html_table(table, is_sortable=False),
         _notes(table.notes),
-        tag("div", timeline, style="margin-top: 32px") if timeline else None,
-        lead="",
+        tag("div", when, class_="below-table") if when else None,
     )
 
 
@@ -341,7 +257,7 @@ def _method(report: StudyReport) -> Markup:
         *(fmt.sentence(fmt.public(note)) for note in results.plan.notes),
         *(fmt.sentence(fmt.public(warning)) for warning in results.warnings),
     ]
-    return _section("How it was measured", _notes(notes))
+    return section("How it was measured", _notes(notes))
 
 
 def _provenance(report: StudyReport) -> Markup:

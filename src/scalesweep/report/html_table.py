@@ -6,11 +6,13 @@ from scalesweep.report.markup import Child, Markup, tag
 from scalesweep.report.table import Entry, Table
 
 
-def html_table(table: Table, *, is_sortable: bool = True) -> Markup:
-    """is_sortable: a click on a column's title sorts by it."""
+def html_table(table: Table, *, is_sortable: bool = True, is_filterable: bool = False) -> Markup:
+    """is_sortable: a click on a column's title sorts by it; is_filterable: words choose rows."""
     classes = ["stack"]
     if is_sortable:
         classes.append("sortable")
+    if is_filterable:
+        classes.append("filterable")
     if any(len(column.title) > 12 for column in table.columns):
         classes.append("long")
     heads = []
@@ -50,7 +52,7 @@ def html_table(table: Table, *, is_sortable: bool = True) -> Markup:
 
 
 def _field(entry: Entry, *, label: str, is_number: bool) -> Markup:
-    classes = [entry.tone] if entry.tone in ("best", "faint") else []
+    classes = [entry.tone] if entry.tone in ("best", "faint", "contrary") else []
     if not is_number:
         classes.append("words")
         if len(entry.text) > 24:

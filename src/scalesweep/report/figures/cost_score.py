@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scalesweep.report import formatting as fmt
+from scalesweep.report.figures.shapes import shape
 from scalesweep.report.figures.svg import (
     Box,
     Scale,
@@ -21,9 +22,10 @@ from scalesweep.report.figures.svg import (
 )
 from scalesweep.report.labels import short_labels, value_at
 from scalesweep.report.markup import Child, Markup, tag
+from scalesweep.report.pareto import pareto_front
 from scalesweep.report.settings import Setting
 from scalesweep.report.statistics import Estimate
-from scalesweep.report.study_report import StudyReport
+from scalesweep.report.study_report import StudyReport, comparable_settings
 
 _LABEL_SIZE = 12.5
 
@@ -37,28 +39,74 @@ class _Dot:
     on_front: bool
 
 
-def cost_score_figure(report: StudyReport) -> list[Markup]:
-    """The figure for wide and for narrow screens; empty where nothing is scored."""
-    dots = _dots(report)
-    if not dots:
-        return []
-    return [
-        _figure(report, dots, width=920, height=460, only="wide"),
-        _figure(report, dots, width=360, height=400, only="narrow"),
-    ]
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One choice of the cost axis."""
+
+    unit: str
+    """dollars | node-hours"""
+    scale: str
+    """log | linear"""
+    figures: tuple[Markup, ...]
+    """For wide and for narrow screens."""
 
 
-def _dots(report: StudyReport) -> list[_Dot]:
+def cost_score_views(report: StudyReport) -> list[View]:
+    """Every choice of the axis, the one to begin with first; empty where nothing is scored."""
+    views = []
+    for unit in ("dollars", "node-hours") if report.has_prices else ("node-hours",):
+        dots = _dots(report, unit)
+        if not dots:
+            continue
+        costs = [dot.cost for dot in dots]
+        # A logarithmic axis over less than that has no round ticks.
+        for scale in ("log", "linear") if max(costs) / min(costs) > 1.5 else ("linear",):
+            axis = _Axis(unit=unit, is_log=scale == "log")
+            figures = (
+                _figure(report, dots, axis, width=920, height=460, only="wide"),
+                _figure(report, dots, axis, width=360, height=400, only="narrow"),
+            )
+            views.append(View(unit=unit, scale=scale, figures=figures))
+    return views
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Axis:
+    unit: str
+    is_log: bool
+
+    def words(self, value: float, *, decimals: int | None = None) -> str:
+        if self.unit == "dollars":
+            return fmt.usd(value, decimals=decimals)
+        return f"{value:g}"
+
+
+def _dots(report: StudyReport, unit: str) -> list[_Dot]:
     sizes = sorted({s.cells[0].cell.num_params for s in report.settings})
+    comparable = comparable_settings(report)
+    costs = [_cost(setting, unit) for setting in comparable]
+    points = [(c, s.score(report.primary) or 0.0) for c, s in zip(costs, comparable, strict=True)]
+    # Clusters of different prices can have another front in hours than in dollars.
+    front = [comparable[i] for i in pareto_front(points)]
     dots = []
     for setting in report.settings:
         value = report.interval(setting)
-        cost = report.cost(setting)
+        cost = _cost(setting, unit)
         if value is not None and cost > 0 and setting.costs_are_whole:
             place = sizes.index(setting.cells[0].cell.num_params)
-            radius = 5.0 + 4.0 * place / max(len(sizes) - 1, 1) if len(sizes) > 1 else 6.5
-            dots.append(_Dot(setting, cost, value, radius, setting in report.front))
+            radius = dot_radius(place, len(sizes))
+            dots.append(_Dot(setting, cost, value, radius, setting in front))
     return dots
+
+
+def dot_radius(place: int, num_sizes: int) -> float:
+    """By the model's place among the study's sizes."""
+    return 5.0 + 4.0 * place / (num_sizes - 1) if num_sizes > 1 else 6.5
+
+
+def _cost(setting: Setting, unit: str) -> float:
+    cost = setting.mean_cost("standalone")
+    return cost.usd if unit == "dollars" else cost.node_hours
 
 
 def tone(setting: Setting) -> str:
@@ -67,13 +115,18 @@ def tone(setting: Setting) -> str:
 
 
 def _figure(
-    report: StudyReport, dots: Sequence[_Dot], *, width: float, height: float, only: str
+    report: StudyReport,
+    dots: Sequence[_Dot],
+    axis: _Axis,
+    *,
+    width: float,
+    height: float,
+    only: str,
 ) -> Markup:
     is_wide = only == "wide"
     left, right, top, bottom = 46.0, 26.0, 30.0, 46.0
     costs = [dot.cost for dot in dots]
-    is_log = max(costs) / min(costs) > 1.5
-    if is_log:
+    if axis.is_log:
         reach = (max(costs) / min(costs)) ** (0.06 if is_wide else 0.1)
         x = Scale(
             low=min(costs) / reach,
@@ -92,7 +145,7 @@ def _figure(
     inside = Box(left + 2, top - 4, width - 2, height - bottom - 2)
     lines, names = _labels(dots, x, y, inside=inside)
     parts: list[Child] = [
-        _axes(report, x, y, ticks, height=height),
+        _axes(report, axis, x, y, ticks, height=height),
         _front(dots, x, y),
         lines,
         [_dot(report, dot, x, y) for dot in dots],
@@ -103,26 +156,28 @@ def _figure(
         width=width,
         height=height,
         only=only,
-        label="Score against standalone cost of each setting, with the Pareto front",
+        label=f"Score against standalone cost of each setting in {axis.unit}, "
+        f"{'log' if axis.is_log else 'linear'} scale, with the Pareto front",
     )
 
 
 def _axes(
-    report: StudyReport, x: Scale, y: Scale, ticks: Sequence[float], *, height: float
+    report: StudyReport, axis: _Axis, x: Scale, y: Scale, ticks: Sequence[float], *, height: float
 ) -> list[Markup]:
     parts = []
     for value in linear_ticks(y.low, y.high, most=8):
         parts.append(line(x.start, y(value), x.end, y(value), "grid"))
         parts.append(label(x.start - 8, y(value) + 4, f"{value:.1f}", "tick", anchor="end"))
     for value in ticks:
-        words = fmt.usd(value, decimals=_digits(ticks)) if report.has_prices else f"{value:g}"
+        words = axis.words(value, decimals=_digits(ticks))
         parts.append(line(x(value), y.start, x(value), y.start + 5, "axis"))
         parts.append(label(x(value), y.start + 19, words, "tick", anchor="middle"))
     parts.append(line(x.start, y.start, x.end, y.start, "axis"))
-    unit = "dollars" if report.has_prices else "node-hours"
     log = ", log scale" if x.is_log else ""
     parts.append(
-        label(x.end, height - 8, f"standalone cost of a run, {unit}{log}", "name", anchor="end")
+        label(
+            x.end, height - 8, f"standalone cost of a run, {axis.unit}{log}", "name", anchor="end"
+        )
     )
     parts.append(label(4, 14, f"score on {report.primary}", "name"))
     return parts
@@ -166,23 +221,44 @@ def _steps(front: Sequence[_Dot], x: Scale, y: Scale) -> list[tuple[float, float
 
 def _dot(report: StudyReport, dot: _Dot, x: Scale, y: Scale) -> Markup:
     here, value = x(dot.cost), dot.value
-    words = (
-        f"{dot.setting.label}: {value.value:.3f}, 95 % {value.low:.3f} to {value.high:.3f}, "
-        + (fmt.usd(dot.cost) if report.has_prices else f"{dot.cost:.4f} node-hours")
-    )
+    tone_here = tone(dot.setting)
     return tag(
         "g",
-        tag("title", words),
-        line(here, y(value.low), here, y(value.high), f"whisker {tone(dot.setting)}"),
-        tag(
-            "circle",
-            cx=here,
-            cy=y(value.value),
-            r=dot.radius,
-            class_=f"dot {tone(dot.setting)}" + (" on-front" if dot.on_front else ""),
+        tag("title", _words(report, dot)),
+        line(here, y(value.low), here, y(value.high), f"whisker {tone_here}"),
+        [
+            line(here - 4, y(end), here + 4, y(end), f"whisker {tone_here}")
+            for end in (value.low, value.high)
+        ],
+        shape(
+            tone_here,
+            here,
+            y(value.value),
+            dot.radius,
+            f"dot {tone_here}" + (" on-front" if dot.on_front else ""),
         ),
         class_="mark",
+        data_tuning=tone_here,
+        data_model=str(value_at(dot.setting.config, "model.name") or ""),
     )
+
+
+def _words(report: StudyReport, dot: _Dot) -> str:
+    setting, value = dot.setting, dot.value
+    cost = setting.mean_cost("standalone")
+    cell = setting.cells[0].cell
+    lines = [
+        setting.label,
+        f"score {value.value:.3f}, 95 % {value.low:.3f} to {value.high:.3f}",
+        "alone " + (f"{fmt.usd(cost.usd)}, " if report.has_prices else "")
+        + f"{cost.node_hours:.4g} node-hours",
+        f"trains {fmt.count(cell.num_trainable_params)} of {fmt.count(cell.num_params)} parameters",
+    ]  # fmt: skip
+    if len(setting.cells) > 1:
+        lines.append(fmt.plural(len(setting.cells), "seed"))
+    if dot.on_front:
+        lines.append("on the Pareto front")
+    return "\n".join(lines)
 
 
 def _labels(

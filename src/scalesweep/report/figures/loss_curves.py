@@ -1,4 +1,4 @@
-"""Loss curves of adapter settings, as in the paper's figure of LoRA hyperparameters."""
+"""Loss curves: of adapters first, as in the paper's figure of LoRA hyperparameters."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ class Curve:
     setting: Setting
     points: tuple[tuple[float, float], ...]
     """(step, loss), smoothed."""
+    is_shown: bool = True
+    """Drawn until a reader chooses others."""
 
 
 def loss_curves(report: StudyReport) -> list[Curve]:
@@ -61,6 +63,31 @@ def loss_curves(report: StudyReport) -> list[Curve]:
         Curve(names[setting.label], setting, tuple(smoothed(setting.cells[0].loss)))
         for setting in chosen
     ]
+
+
+def every_curve(report: StudyReport) -> list[Curve]:
+    """Curves of all cells that have one; those that loss_curves compares are shown at first.
+
+    Where it compares none, as many are shown as there are colours.
+    """
+    shown = loss_curves(report)
+    known = {curve.setting.cells[0].cell.name for curve in shown}
+    names = short_labels([setting.label for setting in report.settings])
+    others: list[Curve] = []
+    for setting in report.settings:
+        for cell in setting.cells:
+            if not cell.loss or cell.cell.name in known:
+                continue
+            seed = f" seed {cell.seed}" if len(setting.cells) > 1 else ""
+            others.append(
+                Curve(
+                    names[setting.label] + seed,
+                    setting,
+                    tuple(smoothed(cell.loss)),
+                    is_shown=not shown and len(others) < NUM_TONES,
+                )
+            )
+    return [*shown, *others]
 
 
 def _picture(setting: Setting) -> tuple[object, ...]:
@@ -93,19 +120,27 @@ def loss_figure(curves: Sequence[Curve]) -> list[Markup]:
 
 
 def legend(curves: Sequence[Curve]) -> Markup:
-    """Names of the lines, for narrow screens."""
+    """Names of the lines; with a script each shows or hides its line."""
+    all_shown = all(curve.is_shown for curve in curves)
     return tag(
         "ul",
         (
-            tag("li", tag("span", class_=f"swatch line-{i % NUM_TONES}{_dash(i)}"), curve.name)
+            tag(
+                "li",
+                tag("span", class_=f"swatch line-{i % NUM_TONES}{_dash(i)}"),
+                curve.name,
+                data_curve=i,
+                class_=None if curve.is_shown else "off",
+            )
             for i, curve in enumerate(curves)
         ),
-        class_="legend narrow",
+        class_="legend curves" + (" narrow" if all_shown else ""),
+        aria_label="Cells",
     )
 
 
 def _dash(i: int) -> str:
-    return " dashed" if i >= NUM_TONES else ""
+    return ("", " dashed", " dotted")[i // NUM_TONES % 3]
 
 
 def _figure(
@@ -135,27 +170,46 @@ def _figure(
     parts.append(label(x.end, height - 6, "optimizer step", "name", anchor="end"))
     parts.append(label(4, 14, "training loss, nats per answer token, log scale", "name"))
     for i, curve in enumerate(curves):
-        words = f"{curve.setting.label}: loss {curve.points[-1][1]:.3f} at the end"
+        words = f"{curve.name}\nloss {curve.points[-1][1]:.3f} at the end"
         points = [(x(step), y(max(loss, lowest))) for step, loss in curve.points]
         parts.append(
             tag(
                 "g",
                 tag("title", words),
                 path(points, f"curve line-{i % NUM_TONES}{_dash(i)}"),
-                class_="mark",
+                class_="mark" if curve.is_shown else "mark off",
+                data_curve=i,
+                data_name=curve.name,
             )
         )
     if only == "wide":
         parts += _names(curves, x, y)
-    return svg(*parts, width=width, height=height, only=only, label="Training loss by step")
+    return svg(
+        *parts,
+        width=width,
+        height=height,
+        only=only,
+        label="Training loss by step",
+        # What a script needs to read values off the lines.
+        data_axes=f"{x.low:g} {x.high:g} {x.start:g} {x.end:g} "
+        f"{y.low:.9g} {y.high:.9g} {y.start:g} {y.end:g}",
+    )
 
 
 def _names(curves: Sequence[Curve], x: Scale, y: Scale) -> list[Markup]:
-    ends = [y(curve.points[-1][1]) for curve in curves]
+    """Beside the ends of the lines that are shown at first; a legend has all."""
+    chosen = [(i, curve) for i, curve in enumerate(curves) if curve.is_shown]
+    ends = [y(curve.points[-1][1]) for _, curve in chosen]
     places = spread_apart(ends, gap=18.0, low=y.end + 6, high=y.start - 4)
     parts = []
-    for i, (curve, end, place) in enumerate(zip(curves, ends, places, strict=True)):
+    for (i, curve), end, place in zip(chosen, ends, places, strict=True):
         last = x(curve.points[-1][0])
-        parts.append(path([(last + 3, end), (last + 22, place)], f"lead line-{i % NUM_TONES}"))
-        parts.append(label(last + 27, place + 4.5, curve.name, "mark-label"))
+        parts.append(
+            tag(
+                "g",
+                path([(last + 3, end), (last + 22, place)], f"lead line-{i % NUM_TONES}"),
+                label(last + 27, place + 4.5, curve.name, "mark-label"),
+                data_curve=i,
+            )
+        )
     return parts

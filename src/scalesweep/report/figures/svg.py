@@ -67,8 +67,18 @@ def padded(values: Sequence[float], *, share: float, least: float = 0.0) -> tupl
     return low - room, high + room
 
 
-def svg(*children: Child, width: float, height: float, label: str, only: str = "") -> Markup:
-    """A figure. only: "wide" or "narrow" shows it on such screens alone."""
+def svg(
+    *children: Child,
+    width: float,
+    height: float,
+    label: str,
+    only: str = "",
+    data_axes: str | None = None,
+) -> Markup:
+    """A figure. only: "wide" or "narrow" shows it on such screens alone.
+
+    data_axes: low, high, start and end of the x and the y scale.
+    """
     return tag(
         "svg",
         *children,
@@ -76,6 +86,7 @@ def svg(*children: Child, width: float, height: float, label: str, only: str = "
         class_=f"figure {only}".strip(),
         role="img",
         aria_label=label,
+        data_axes=data_axes,
     )
 
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scalesweep.records import Outcome
 from scalesweep.report import formatting as fmt
-from scalesweep.report.figures.svg import Scale, label, line, linear_ticks, svg, text_width
+from scalesweep.report.costs import lost_of
+from scalesweep.report.figures.svg import (
+    Scale,
+    label,
+    line,
+    linear_ticks,
+    path,
+    svg,
+    text_width,
+)
 from scalesweep.report.markup import Child, Markup, tag
+from scalesweep.report.stage_results import StageResult
 from scalesweep.report.study_report import StudyReport
 
 _LANE, _BAR = 30.0, 24.0
@@ -27,6 +38,10 @@ class Span:
     label: str
     words: str
     ended_badly: bool
+    startup_s: float = 0.0
+    """Part of it before the first sample was worked on."""
+    lost_s: float = 0.0
+    """Part of it at its end that was done again or came to nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +53,45 @@ class Pause:
 
 def attempt_spans(report: StudyReport) -> list[Span]:
     """All attempts that say when they ran, by start."""
-    found = []
-    for stage in report.results.stages.values():
-        for attempt in stage.attempts:
-            usage = attempt.usage
-            if usage is None or usage.started_at <= 0 or usage.wall_s <= 0:
-                continue
-            again = f", attempt {attempt.number}" if len(stage.attempts) > 1 else ""
-            bad = usage.outcome in (Outcome.failed, Outcome.killed, Outcome.interrupted)
-            outcome = f", {usage.outcome}" if bad else ""
-            found.append(
-                Span(
-                    start=usage.started_at,
-                    end=usage.started_at + usage.wall_s,
-                    kind=str(stage.kind),
-                    label=stage.label.removeprefix(f"{stage.kind} "),
-                    words=f"{stage.label}: {fmt.duration(usage.wall_s)}{again}{outcome}",
-                    ended_badly=bad,
-                )
-            )
+    found = [span for stage in report.results.stages.values() for span in _spans_of(stage)]
     return sorted(found, key=lambda span: span.start)
+
+
+def _spans_of(stage: StageResult) -> list[Span]:
+    known = [(a, a.usage) for a in stage.attempts if a.usage is not None]
+    usages = [usage for _, usage in known]
+    published = next((i for i, (attempt, _) in enumerate(known) if attempt.published), None)
+    found = []
+    for position, (attempt, usage) in enumerate(known):
+        if usage.started_at <= 0 or usage.wall_s <= 0:
+            continue
+        startup_s = min(usage.startup_s, usage.wall_s)
+        share = lost_of(usages, position, published=published)
+        lost_s = (usage.wall_s - startup_s) * share
+        bad = usage.outcome in (Outcome.failed, Outcome.killed, Outcome.interrupted)
+        again = f", attempt {attempt.number} of {len(stage.attempts)}"
+        lines = [
+            stage.label,
+            f"{fmt.duration(usage.wall_s)}, {fmt.duration(startup_s)} of it start-up"
+            + (again if len(stage.attempts) > 1 else ""),
+        ]
+        if bad:
+            lines.append(f"{usage.outcome}: {usage.cause}" if usage.cause else str(usage.outcome))
+        if lost_s > 0:
+            lines.append(f"{fmt.duration(lost_s)} of work lost")
+        found.append(
+            Span(
+                start=usage.started_at,
+                end=usage.started_at + usage.wall_s,
+                kind=str(stage.kind),
+                label=stage.label.removeprefix(f"{stage.kind} "),
+                words="\n".join(lines),
+                ended_badly=bad,
+                startup_s=startup_s,
+                lost_s=lost_s,
+            )
+        )
+    return found
 
 
 def lanes(spans: Sequence[Span]) -> list[int]:
@@ -91,16 +125,7 @@ def without_pauses(spans: Sequence[Span]) -> tuple[list[Span], list[Pause]]:
     moved = []
     for span in spans:
         by = next(by for start, by in reversed(moves) if span.start >= start)
-        moved.append(
-            Span(
-                start=span.start - by,
-                end=span.end - by,
-                kind=span.kind,
-                label=span.label,
-                words=span.words,
-                ended_badly=span.ended_badly,
-            )
-        )
+        moved.append(dataclasses.replace(span, start=span.start - by, end=span.end - by))
     return moved, pauses
 
 
@@ -152,23 +177,38 @@ def _figure(
 def _bar(span: Span, x: Scale, *, top: float) -> Markup:
     start, end = x(span.start), max(x(span.end), x(span.start) + 1.0)
     name = span.label
-    while name and text_width(name, 11.5) > end - start - 10:
+    while name and text_width(name, 11.5) > end - start - 10 - (14 if span.ended_badly else 0):
         name = name.rpartition(" ")[0]
+    worked = min(x(span.start + span.startup_s), end)
+    kept = max(x(span.end - span.lost_s), worked)
+    middle = top + _BAR / 2
     return tag(
         "g",
         tag("title", span.words),
-        tag(
-            "rect",
-            x=start,
-            y=top,
-            width=max(end - start - 1.0, 1.0),
-            height=_BAR,
-            rx=3,
-            class_=f"span {span.kind}" + (" bad" if span.ended_badly else ""),
-        ),
+        _rect(start, top, max(end - start - 1.0, 1.0), f"span {span.kind}"),
+        _rect(start, top, worked - start, "startup") if worked - start > 1.0 else None,
+        _lost(kept, end - 1.0, top) if span.lost_s > 0 else None,
         label(start + 5, top + 16, name, f"on-bar {span.kind}") if name else None,
+        path([(end - 9, middle - 4), (end - 1, middle + 4)], "fault") if span.ended_badly else None,
+        path([(end - 9, middle + 4), (end - 1, middle - 4)], "fault") if span.ended_badly else None,
         class_="mark",
+        data_kind=span.kind,
     )
+
+
+def _rect(left: float, top: float, width: float, class_: str) -> Markup:
+    return tag("rect", x=left, y=top, width=width, height=_BAR, rx=2, class_=class_)
+
+
+def _lost(left: float, right: float, top: float) -> list[Markup]:
+    """Veiled and hatched: told apart without colours."""
+    strokes = []
+    at = left
+    while at < right:
+        reach = min(6.0, right - at)
+        strokes.append(path([(at, top + _BAR), (at + reach, top)], "hatch"))
+        at += 6.0
+    return [_rect(left, top, max(right - left, 1.0), "lost"), *strokes]
 
 
 def _time_ticks(seconds: float, *, most: int) -> list[float]:
