@@ -59,6 +59,24 @@ def test_children_run_after_their_parents_and_read_their_output(store: Store) ->
     assert done.inputs["input0"] == align_done.digest
 
 
+def test_an_attempt_says_which_study_began_it_and_a_later_study_reuses_it(store: Store) -> None:
+    first = stage("first", "count", steps=1)
+    second = stage("second", after=[first])
+    earlier = dataclasses.replace(plan_of(first), study="earlier")
+    run(earlier, store)
+
+    run(dataclasses.replace(plan_of(first, second), study="later"), store)
+
+    said = {
+        one.spec.label: [a.execution() for a in store.stage(one.ref).attempts()]
+        for one in (first, second)
+    }
+    assert {label: [e.study for e in found if e] for label, found in said.items()} == {
+        "first": ["earlier"],
+        "second": ["later"],
+    }
+
+
 def test_no_more_stages_run_at_once_than_there_are_devices(store: Store) -> None:
     stages = [stage(f"s{i}", "count", steps=3) for i in range(5)]
     result = run(plan_of(*stages), store, num_workers=2)

@@ -182,7 +182,7 @@ def test_what_was_submitted_is_written_down(store: Store) -> None:
     assert (found.study, found.cluster) == ("fake", "lab")
     assert {name: getattr(found, name) for name in settings} == settings
     assert job(store, RIGHT).index == 1
-    assert job(store, RIGHT).execution == RIGHT.execution
+    assert job(store, RIGHT).execution == dataclasses.replace(RIGHT.execution, study="fake")
     assert store.stage(LEFT.ref).spec() == LEFT.spec
 
 

@@ -137,6 +137,9 @@ def test_a_stage_is_run_and_published(store: Store, fake: FakeSlurm) -> None:
     owner = leases.read_owner(attempt.lease)
     assert owner is not None
     assert owner.slurm == run_of(fake, element(store, WRITE))
+    execution = attempt.execution()
+    assert execution is not None
+    assert execution.study == "fake"
 
 
 def test_every_rank_is_started_once_and_held_devices_are_charged(

@@ -12,7 +12,7 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from multiprocessing.connection import wait
@@ -282,7 +282,8 @@ class Scheduler:
     ) -> None:
         stage = self.store.stage(run.ref)
         prepare(stage, run.planned.spec)
-        attempt = leases.claim(stage, run.planned.execution, after=after)
+        execution = replace(run.planned.execution, study=self.plan.study)  # which pays for it
+        attempt = leases.claim(stage, execution, after=after)
         if attempt is None:  # another command was faster; look again next turn
             return
         if problem:  # only now: the done.json that is there is the one that was looked at

@@ -367,7 +367,7 @@ class Submitter:
             job = StageJob(
                 submission=submission.name,
                 index=index,
-                execution=planned.execution,
+                execution=replace(planned.execution, study=submission.study),
                 submitter=me,
             )
             return StageJobs(stage).claim(job, after=found[ref].after)

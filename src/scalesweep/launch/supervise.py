@@ -462,7 +462,8 @@ class Supervisor:
 
     def _execution(self) -> Execution:
         """As submitted, but with the micro-batch that earlier attempts left as possible."""
-        execution = self.job.execution
+        # A job queued before submissions wrote down who pays says it all the same.
+        execution = replace(self.job.execution, study=self.submission.study)
         for attempt in self.stage.attempts():
             usage, tried = _usage_of(attempt), attempt.execution()
             if usage is None or tried is None or tried.cluster != execution.cluster:
