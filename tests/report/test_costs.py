@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scalesweep.cost_model.cost import Cost, largest_remainder, share_costs, total
 from scalesweep.plan.graph import Cell
 from scalesweep.records import Outcome, StageKind, StageRef, Usage
-from scalesweep.report.costs import StageCost, cell_costs, held, stage_cost
+from scalesweep.report.costs import JudgePay, StageCost, cell_costs, held, stage_cost
 
 
 def usage(**fields: object) -> Usage:
@@ -114,6 +114,29 @@ def test_three_costs_of_cells_that_share_a_stage() -> None:
     # a third of 100 each: 33, and the one left over goes to the first
     assert [costs[name].share.micro_usd for name in "xyz"] == [1041, 2033, 3033]
     assert costs["x"].evaluation.micro_usd == 7
+
+
+def test_judge_dollars_are_whole_in_each_cell_and_shared_to_the_last_millionth() -> None:
+    tunes = [ref(StageKind.tune, name) for name in "xyz"]
+    base, own = ref(StageKind.judge, "b"), ref(StageKind.judge, "o")
+    cells = [
+        cell("x", tune=tunes[0], judge_base=base, judge=own),
+        cell("y", tune=tunes[1], judge_base=base),
+        cell("z", tune=tunes[2], judge_base=base),
+    ]
+    pay = {
+        base: JudgePay(micro_usd=100, num_replies=4, num_asked=2),
+        own: JudgePay(micro_usd=7, unsure_micro_usd=2, num_asked=1, num_unpriced=1),
+    }
+
+    costs = cell_costs(cells, {key: StageCost() for key in (*tunes, base, own)}, pay)
+
+    assert [costs[name].judge.micro_usd for name in "xyz"] == [107, 100, 100]
+    # a third of 100 each: 33, and the one left over goes to the first
+    assert [costs[name].judge_share.micro_usd for name in "xyz"] == [41, 33, 33]
+    # the second judge of x has no price, so the sum of x is not known; that of y is
+    assert (costs["x"].judge.usd, costs["y"].judge.usd) == (None, 0.0001)
+    assert costs["x"].standalone.micro_usd == 0
 
 
 def test_a_stage_under_two_roles_is_paid_once() -> None:

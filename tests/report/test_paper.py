@@ -285,8 +285,10 @@ def test_what_judges_were_paid_is_said_apart_from_the_costs(tmp_path: Path) -> N
     found = json.loads(report(study.store, "tables", format="json"))["costs"]["judging"]
     text = report(study.store, "tables", format="md")
 
-    assert found == {"usd": 1.75, "unsure_usd": 0.0, "num_replies": 180}
-    assert "Judges were paid $1.75 for 180 replies, which is not in the costs." in text
+    assert (found["usd"], found["unsure_usd"], found["num_replies"]) == (1.75, 0.0, 180)
+    assert "Judges were paid $1.75 for 180 replies, which is not in the other costs." in text
+    (row,) = csv.DictReader(io.StringIO(report(study.store, "tables", format="csv")))
+    assert (row["judge_usd"], row["judge_share_usd"]) == ("1.750000", "1.750000")
 
 
 def test_a_judge_without_a_price_cost_what_nobody_knows(tmp_path: Path) -> None:

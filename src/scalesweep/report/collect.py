@@ -11,14 +11,13 @@ from scalesweep.errors import StoreError
 from scalesweep.plan.graph import Cell, Plan
 from scalesweep.records import StageKind, StageRef
 from scalesweep.report.checks import report_warnings
-from scalesweep.report.costs import CellCosts, StageCost, cell_costs
+from scalesweep.report.costs import CellCosts, JudgePay, StageCost, cell_costs
 from scalesweep.report.labels import seed_of, setting_labels, value_at
 from scalesweep.report.scores import (
     AnsweringTime,
     BenchmarkResult,
-    JudgingCost,
     answering_times,
-    judging_cost,
+    judge_pay,
     read_scores,
 )
 from scalesweep.report.slurm_accounting import StudyAccount, study_account
@@ -112,8 +111,13 @@ class StudyResults:
     warnings: tuple[str, ...]
     account: StudyAccount | None = None
     """None where Slurm ran nothing of it."""
-    judging: JudgingCost | None = None
-    """None where no judge was asked."""
+    judges: Mapping[StageRef, JudgePay] = field(default_factory=dict)
+    """What judges were paid, of each stage that asked one."""
+
+    @property
+    def judging(self) -> JudgePay | None:
+        """Of the whole study; None where no judge was asked."""
+        return sum(self.judges.values(), JudgePay()) if self.judges else None
 
     @property
     def num_done(self) -> int:
@@ -137,7 +141,13 @@ def collect(store: Store, plan: Plan) -> StudyResults:
     accounts = StageAccounts(store)
     stages = read_stages(store, plan, accounts)
     labels = setting_labels(plan.cells)
-    costs = cell_costs(plan.cells, {ref: stage.cost for ref, stage in stages.items()})
+    judges = {
+        ref: pay
+        for ref, stage in stages.items()
+        if stage.kind is StageKind.judge
+        and (pay := judge_pay(attempt.path for attempt in store.stage(ref).attempts()))
+    }
+    costs = cell_costs(plan.cells, {ref: stage.cost for ref, stage in stages.items()}, judges)
     damaged: list[str] = []
     judged = {
         ref: read_scores(stage, damaged)
@@ -160,12 +170,7 @@ def collect(store: Store, plan: Plan) -> StudyResults:
         versions=_versions(stages),
         other_studies=_other_studies(store, plan),
         warnings=(*damaged, *report_warnings(stages, cells)),
-        judging=judging_cost(
-            attempt.path
-            for ref, stage in stages.items()
-            if stage.kind is StageKind.judge
-            for attempt in store.stage(ref).attempts()
-        ),
+        judges=judges,
         account=study_account(
             ((s.label, s.account) for s in stages.values() if s.account is not None),
             num_local=sum(len(s.attempts) for s in stages.values() if s.account is None),

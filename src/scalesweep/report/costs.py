@@ -94,6 +94,40 @@ def lost_share(usage: Usage, later: Usage | None) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgePay:
+    """What judges were paid by all attempts of a judge stage; in no node-hour and no Cost."""
+
+    micro_usd: int = 0
+    """Metered by the tokens of all replies, where the model has a price."""
+    unsure_micro_usd: int = 0
+    """Of calls whose reply did not come: paid or not, nobody says. Not in micro_usd."""
+    num_replies: int = 0
+    num_asked: int = 0
+    """Attempts that asked a judge."""
+    num_unpriced: int = 0
+    """Of these, with a model that has no price: what they paid is not known, and not counted."""
+
+    @property
+    def usd(self) -> float | None:
+        """None where a part of it is not known."""
+        return None if self.num_unpriced else self.micro_usd / 1e6
+
+    @property
+    def unsure_usd(self) -> float | None:
+        """None where a part of it is not known."""
+        return None if self.num_unpriced else self.unsure_micro_usd / 1e6
+
+    def __add__(self, other: JudgePay) -> JudgePay:
+        return JudgePay(
+            micro_usd=self.micro_usd + other.micro_usd,
+            unsure_micro_usd=self.unsure_micro_usd + other.unsure_micro_usd,
+            num_replies=self.num_replies + other.num_replies,
+            num_asked=self.num_asked + other.num_asked,
+            num_unpriced=self.num_unpriced + other.num_unpriced,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CellCosts:
     tune: Cost
     standalone: Cost
@@ -103,12 +137,28 @@ class CellCosts:
     lost: Cost
     evaluation: Cost
     """Of the stages generate and judge."""
+    judge: JudgePay = JudgePay()
+    """Of all its judge stages, whole; beside standalone, not part of it."""
+    judge_share: Cost = NOTHING
+    """Its part of the known judge dollars when shared judge stages are divided equally; all cells'
+    parts add up to what the study paid."""
 
 
-def cell_costs(cells: Sequence[Cell], stages: Mapping[StageRef, StageCost]) -> dict[str, CellCosts]:
-    """Costs of every cell, by its name. stages: every stage that a cell needs."""
+def cell_costs(
+    cells: Sequence[Cell],
+    stages: Mapping[StageRef, StageCost],
+    judges: Mapping[StageRef, JudgePay] | None = None,
+) -> dict[str, CellCosts]:
+    """Costs of every cell, by its name.
+
+    stages: every stage that a cell needs.
+    judges: the judge stages that paid.
+    """
+    judges = judges or {}
+    paid = {ref: Cost(micro_usd=judges.get(ref, JudgePay()).micro_usd) for ref in stages}
     needs = {cell.name: sorted(set(cell.stages.values())) for cell in cells}
     shares = share_costs(needs, {ref: cost.total for ref, cost in stages.items()})
+    judge_shares = share_costs(needs, paid)
     costs = {}
     for cell in cells:
         own = [stages[ref] for ref in needs[cell.name]]
@@ -124,5 +174,7 @@ def cell_costs(cells: Sequence[Cell], stages: Mapping[StageRef, StageCost]) -> d
                 for ref in needs[cell.name]
                 if ref.kind in (StageKind.generate, StageKind.judge)
             ),
+            judge=sum((judges[ref] for ref in needs[cell.name] if ref in judges), JudgePay()),
+            judge_share=judge_shares[cell.name],
         )
     return costs

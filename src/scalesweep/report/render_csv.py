@@ -64,6 +64,10 @@ def _row(report: StudyReport, cell: CellResult) -> dict[str, Any]:
         row[f"{name}_node_hours"] = _number(cost.node_hours)
         row[f"{name}_usd"] = f"{cost.usd:.6f}"
         row[f"{name}_device_seconds"] = f"{cost.device_seconds:.3f}"
+    if results.judging is not None:
+        row["judge_usd"] = _number(cell.costs.judge.usd)
+        row["judge_unsure_usd"] = _number(cell.costs.judge.unsure_usd)
+        row["judge_share_usd"] = _number(cell.costs.judge_share.usd)
     if results.account is not None:
         row["queued_s"] = "" if cell.queued_s is None else cell.queued_s
     row["costs_are_whole"] = int(cell.costs_are_whole)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from scalesweep.records import SCHEMA
 from scalesweep.report import formatting as fmt
 from scalesweep.report import summary
 from scalesweep.report.collect import CellResult
-from scalesweep.report.costs import StageCost
+from scalesweep.report.costs import JudgePay, StageCost
 from scalesweep.report.scores import BenchmarkResult, CategoryResult
 from scalesweep.report.settings import Setting
 from scalesweep.report.slurm_accounting import NamedCharge, StageAccount, StudyAccount
@@ -55,7 +54,7 @@ def report_json(report: StudyReport) -> dict[str, Any]:
         "costs": {
             **_stage_cost(results.total),
             **_account(results.account),
-            **({} if results.judging is None else {"judging": dataclasses.asdict(results.judging)}),
+            **({} if results.judging is None else {"judging": _judge_pay(results.judging)}),
             "by_kind": {
                 str(k): {
                     **_stage_cost(cost),
@@ -86,6 +85,18 @@ def _cost(cost: Cost) -> dict[str, float]:
         "node_hours": round(cost.node_hours, 9),
         "usd": round(cost.usd, 6),
         "device_seconds": round(cost.device_seconds, 3),
+    }
+
+
+def _judge_pay(pay: JudgePay) -> dict[str, Any]:
+    """usd, unsure_usd: null where a model has no price; known_usd is then what is known of it."""
+    return {
+        "usd": pay.usd,
+        "unsure_usd": pay.unsure_usd,
+        "num_replies": pay.num_replies,
+        "known_usd": pay.micro_usd / 1e6,
+        "attempts": pay.num_asked,
+        "attempts_without_price": pay.num_unpriced,
     }
 
 
@@ -135,6 +146,16 @@ def cell_json(cell: CellResult, *, has_jobs: bool) -> dict[str, Any]:
             name: _cost(getattr(cell.costs, name))
             for name in ("tune", "standalone", "share", "startup", "lost", "evaluation")
         },
+        **(
+            {
+                "judging": {
+                    **_judge_pay(cell.costs.judge),
+                    "share_usd": cell.costs.judge_share.usd,
+                }
+            }
+            if cell.costs.judge.num_asked
+            else {}
+        ),
         "costs_are_whole": cell.costs_are_whole,
         "tune_wall_s": round(cell.wall_s, 3),
         **({"queued_s": cell.queued_s} if has_jobs else {}),

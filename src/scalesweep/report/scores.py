@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scalesweep.errors import StoreError
+from scalesweep.report.costs import JudgePay
 from scalesweep.report.stage_results import StageResult
 from scalesweep.rundir import read_json
 
@@ -165,37 +166,20 @@ def _beside_output(stage: StageResult, name: str) -> Mapping[str, Any]:
     return {}
 
 
-@dataclass(frozen=True, kw_only=True)
-class JudgingCost:
-    """What judges were paid by all attempts of a study's judge stages, beside its node-hours."""
-
-    usd: float | None
-    """Metered by the tokens of all replies; None where a model has no price."""
-    unsure_usd: float | None
-    """Of calls whose reply did not come: paid or not, nobody says."""
-    num_replies: int
-
-
-def judging_cost(attempts: Iterable[Path]) -> JudgingCost | None:
-    """Of attempts' folders; None where no judge was asked."""
-    usd: list[float | None] = []
-    unsure: list[float | None] = []
-    replies = 0
+def judge_pay(attempts: Iterable[Path]) -> JudgePay | None:
+    """What judges were paid, of attempts' folders; None where no judge was asked."""
+    pay = JudgePay()
     for folder in attempts:
-        with contextlib.suppress(OSError, StoreError, KeyError, TypeError):
+        with contextlib.suppress(OSError, StoreError, KeyError, TypeError, ValueError):
             account = read_json(folder / "judging.json")
-            replies += sum(int(b["metered"]["replies"]) for b in account["benchmarks"].values())
-            usd.append(_optional(account["usd"]))
-            unsure.append(_optional(account["unsure_usd"]))
-    if not usd:
-        return None
-    return JudgingCost(usd=_sum(usd), unsure_usd=_sum(unsure), num_replies=replies)
-
-
-def _sum(values: Iterable[float | None]) -> float | None:
-    total = 0.0
-    for value in values:
-        if value is None:
-            return None
-        total += value
-    return total
+            usd, unsure = _optional(account["usd"]), _optional(account["unsure_usd"])
+            pay += JudgePay(
+                micro_usd=round((usd or 0.0) * 1e6),
+                unsure_micro_usd=round((unsure or 0.0) * 1e6),
+                num_replies=sum(
+                    int(b["metered"]["replies"]) for b in account["benchmarks"].values()
+                ),
+                num_asked=1,
+                num_unpriced=int(usd is None or unsure is None),
+            )
+    return pay if pay.num_asked else None

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from scalesweep.report import formatting as fmt
-from scalesweep.report.scores import JudgingCost
+from scalesweep.report.costs import JudgePay
 from scalesweep.report.settings import Setting
 from scalesweep.report.slurm_accounting import NamedCharge
 from scalesweep.report.stage_results import StageState
@@ -221,14 +221,16 @@ def _named(charges: Sequence[NamedCharge]) -> str:
     return "; ".join(names)
 
 
-def judging_note(judging: JudgingCost) -> str:
+def judging_note(judging: JudgePay) -> str:
     """What judges were paid, which is in no node-hour."""
     replies = f"{judging.num_replies:,} {'reply' if judging.num_replies == 1 else 'replies'}"
     if judging.usd is None:
         return (
             f"Judges gave {replies}; what they cost is not known (judge.prices), nor in the costs."
         )
-    text = f"Judges were paid {fmt.usd(judging.usd)} for {replies}, which is not in the costs."
+    text = (
+        f"Judges were paid {fmt.usd(judging.usd)} for {replies}, which is not in the other costs."
+    )
     if judging.unsure_usd:
         text += f" Calls without a reply may have cost up to {fmt.usd(judging.unsure_usd)} more."
     return text
