@@ -20,7 +20,7 @@ from scalesweep.report.html_table import html_table
 from scalesweep.report.labels import value_at
 from scalesweep.report.markup import Child, Markup, joined, tag
 from scalesweep.report.predictions import prediction_report
-from scalesweep.report.render_predictions import groups_table
+from scalesweep.report.render_predictions import groups_table, times_table
 from scalesweep.report.study_report import StudyReport
 
 _TUNINGS = {"full": "full tuning", "lora": "LoRA", "qlora": "QLoRA", "blind": "blind baseline"}
@@ -167,9 +167,10 @@ def predictions_section(report: StudyReport) -> Markup:
             class_="panels",
         ),
         _kinds_legend(kinds, is_mark=True),
-        tag("h3", table.title, class_="below-table"),
+        tag("h3", "Errors in time, by kind of stage", class_="below-table"),
         html_table(table, is_sortable=False),
         tag("ul", (tag("li", note) for note in table.notes), class_="notes"),
+        tag("details", tag("summary", "Every stage"), html_table(times_table(predictions))),
         lead="Every mark is a stage: what the planner expected of it before it ran, and what it "
         f"took. On the diagonal they agree; shaded is {BAND * 100:.0f} % to either side.",
     )

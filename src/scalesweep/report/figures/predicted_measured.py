@@ -78,14 +78,14 @@ def predicted_figure(panel: Panel) -> Markup:
     y = Scale(low=low, high=high, start=height - bottom, end=top, is_log=True)
     parts: list[Child] = [_band(x, y)]
     for value in _ticks(low, high, panel.words):
-        words = panel.words(value)
+        words = _tick(value, panel.words)
         parts.append(line(x.start, y(value), x.end, y(value), "grid"))
         parts.append(label(left - 8, y(value) + 4, words, "tick", anchor="end"))
         parts.append(label(x(value), y.start + 18, words, "tick", anchor="middle"))
     parts.append(line(x.start, y.start, x.end, y.start, "axis"))
     parts.append(path([(x(low), y(low)), (x(high), y(high))], "diagonal"))
     parts.append(label(x.end, height - 6, "predicted, log scale", "name", anchor="end"))
-    parts.append(label(4, 12, "measured, log scale", "name"))
+    parts.append(label(4, 10, "measured, log scale", "name"))
     parts += [_mark(panel, pair, x, y) for pair in panel.pairs]
     return svg(
         *parts,
@@ -95,9 +95,14 @@ def predicted_figure(panel: Panel) -> Markup:
     )
 
 
+_TIMES = (0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 36_000.0, 360_000.0)
+"""Seconds that read as round: 10 s, 1 min, 10 min, 1 h, ..."""
+
+
 def _ticks(low: float, high: float, words: Callable[[float], str]) -> list[float]:
-    if words is not _memory:
-        return log_ticks(low, high, most=5)
+    if words is fmt.duration:
+        found = [tick for tick in _TIMES if low < tick < high]
+        return found if len(found) > 1 else log_ticks(low, high, most=5)
     # Memory reads in powers of two.
     found, size = [], 2.0**10
     while size < high:
@@ -106,6 +111,16 @@ def _ticks(low: float, high: float, words: Callable[[float], str]) -> list[float
         size *= 2
     stride = max(1, -(-len(found) // 5))
     return found[::stride] or [(low * high) ** 0.5]
+
+
+def _tick(value: float, words: Callable[[float], str]) -> str:
+    """Shorter than in words: 10 s, 1 min, 10 h."""
+    if words is not fmt.duration:
+        return words(value)
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if value >= size:
+            return f"{value / size:g} {unit}"
+    return f"{value:g} s"
 
 
 def _band(x: Scale, y: Scale) -> Markup:
