@@ -13,6 +13,7 @@ from scalesweep.report.collect import collect
 from scalesweep.report.html import render_html
 from scalesweep.report.markup import Markup, tag
 from scalesweep.report.study_report import StudyReport, build_report
+from scalesweep.report.tables import all_tables
 from tests.report.synthetic import QUICKSTART, Point, build_study
 from tests.report.test_verdicts import RECORD
 
@@ -77,6 +78,14 @@ def test_page_has_all_cells_findings_and_figures(report: StudyReport, page: str)
     assert "When each attempt of each stage ran" in labels
     assert any(label.startswith("Score against standalone cost") for label in labels)
     assert sum(label.startswith("Score by ") for label in labels) == 6
+
+
+def test_every_table_of_the_other_formats_has_its_section_once(
+    report: StudyReport, page: str
+) -> None:
+    titles = [heading.text for heading in parsed(page).iter("h2")]
+
+    assert all(titles.count(table.title) == 1 for table in all_tables(report))
 
 
 def test_every_figure_for_wide_screens_has_one_for_narrow(page: str) -> None:

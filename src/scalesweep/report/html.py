@@ -25,6 +25,7 @@ from scalesweep.report.markup import Child, Markup, tag
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.table import Table
 from scalesweep.report.tables import (
+    all_tables,
     category_table,
     cost_table,
     grid_table,
@@ -69,6 +70,7 @@ def render_html(report: StudyReport) -> str:
             ),
             _table_section(category_table(report), lead=""),
             _costs(report),
+            _further_tables(report),
             predictions_section(report),
             _cells(report),
             _method(report),
@@ -233,6 +235,16 @@ def _table_section(table: Table | None, *, lead: str, is_sortable: bool = True) 
         _notes(table.notes),
         lead=lead,
     )
+
+
+_PLACED = frozenset({"cost", "unfinished", "grid", "findings", "language", "categories", "kinds"})
+"""Tables that have their place on the page, or are shown as cards."""
+
+
+def _further_tables(report: StudyReport) -> list[Markup | None]:
+    """What other formats show too, so that no table is missing here."""
+    tables = all_tables(report)
+    return [_table_section(table, lead="") for table in tables if table.id not in _PLACED]
 
 
 def _cells(report: StudyReport) -> Markup:
