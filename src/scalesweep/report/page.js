@@ -148,7 +148,7 @@
     var within = legend.parentElement, chosen = [];
     var items = all("li", legend).filter(function (item) { return Object.keys(item.dataset).length; });
     function update() {
-      all(".mark", within).forEach(function (mark) {
+      all(".mark, .name-of", within).forEach(function (mark) {
         var kinds = {};
         chosen.forEach(function (choice) {
           kinds[choice.key] = kinds[choice.key] || mark.dataset[choice.key] === choice.value;

@@ -238,9 +238,14 @@ def _dot(report: StudyReport, dot: _Dot, x: Scale, y: Scale) -> Markup:
             f"dot {tone_here}" + (" on-front" if dot.on_front else ""),
         ),
         class_="mark",
-        data_tuning=tone_here,
-        data_model=str(value_at(dot.setting.config, "model.name") or ""),
+        **_groups(dot.setting),
     )
+
+
+def _groups(setting: Setting) -> dict[str, str]:
+    """What the legend can single out."""
+    model = str(value_at(setting.config, "model.name") or "")
+    return {"data_tuning": tone(setting), "data_model": model}
 
 
 def _words(report: StudyReport, dot: _Dot) -> str:
@@ -297,5 +302,6 @@ def _labels(
         if placed.is_far:
             lines.append(line(here, there, placed.x, placed.y - _LABEL_SIZE * 0.35, "leader"))
         class_ = "mark-label strong" if dot.on_front else "mark-label"
-        names.append(label(placed.x, placed.y, words, class_, anchor=placed.anchor))
+        name = label(placed.x, placed.y, words, class_, anchor=placed.anchor)
+        names.append(tag("g", name, class_="name-of", **_groups(dot.setting)))
     return lines, names
