@@ -82,7 +82,7 @@ def test_a_report_that_cannot_be_written_does_not_lose_the_study(
 def test_missing_packages_are_named_with_how_to_get_them(
     tmp_path: Path, study: SyntheticStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_run, "refuse_impossible", lambda *_: None)
+    monkeypatch.setattr(study_run, "refuse_impossible", lambda *_, **__: None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "peft" in name else name)
 
     with pytest.raises(PlanError, match=r"peft: not installed.*pip install 'scalesweep\[train\]'"):

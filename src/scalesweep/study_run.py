@@ -48,7 +48,8 @@ def check_can_run(plan: Plan, store: Store, config: RunConfig) -> None:
     if is_slurm(config.cluster):
         _check_for_slurm(config)
     todo = [stage for stage in plan.stages if not is_done(store, stage.spec.ref)]
-    refuse_impossible(todo, None if is_slurm(config.cluster) else machine(), ask_hub)
+    here = None if is_slurm(config.cluster) else machine()
+    refuse_impossible(todo, here, ask_hub, device_memory_gb=config.cluster.device_memory_gb)
     needed = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if todo and missing:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scalesweep.cost_model.training_memory import gradient_bytes, optimizer_bytes, weight_bytes
 from scalesweep.endpoints import needs_key
 from scalesweep.errors import PlanError
-from scalesweep.models.answering_memory import NF4_BYTES, divided
-from scalesweep.models.parameters import num_params, num_trainable_params
+from scalesweep.models.answering_memory import divided
+from scalesweep.plan.device_fit import fit
 from scalesweep.plan.graph import PlannedStage
 from scalesweep.plan.resources import local_devices
 from scalesweep.plan.weights import Ask, Wanted, wanted_weights, weight_faults
@@ -23,14 +24,8 @@ from scalesweep.specs import (
     DataSpec,
     GenerateSpec,
     JudgeSpec,
-    Method,
-    Precision,
     TrainingSpec,
 )
-
-# Bytes of one trained parameter: weight, gradient, fp32 copy and two Adam moments
-# (bf16: 2 + 2 + 12, ZeRO, arXiv:1910.02054 section 3.1; fp32: 4 + 4 + 8).
-TRAINED_BYTES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +51,8 @@ def machine() -> Machine:
 
 def training_bytes(spec: TrainingSpec) -> float:
     """Weights, gradients and optimizer states of one copy of a model in training."""
-    trained = num_trainable_params(spec)
-    whole = num_params(spec.model, spec.tower)
-    frozen = max(whole - trained, 0)
-    if spec.method is Method.qlora:
-        return trained * TRAINED_BYTES + frozen * NF4_BYTES
-    width = 2 if spec.precision is Precision.bf16 else 4
-    return trained * TRAINED_BYTES + frozen * width
+    states = (weight_bytes, gradient_bytes, optimizer_bytes)
+    return sum(of(spec, zero_stage=0, num_ranks=1) for of in states)
 
 
 def answering_bytes(spec: GenerateSpec) -> float:
@@ -72,13 +62,17 @@ def answering_bytes(spec: GenerateSpec) -> float:
 
 
 def refuse_impossible(
-    todo: Sequence[PlannedStage], here: Machine | None, ask: Ask | None = None
+    todo: Sequence[PlannedStage],
+    here: Machine | None,
+    ask: Ask | None = None,
+    device_memory_gb: float | None = None,
 ) -> None:
     """Refuse stages that cannot run here, before anything is started.
 
     todo: stages that are not done; what is done needs nothing more.
     here: the machine they run on; None where that is a cluster.
     ask: what the hub says of weights that are not here.
+    device_memory_gb: of each GPU that stages run on; None: not known, or there are none.
 
     Raises:
         PlanError: every reason, one line each, the largest need of a model first.
@@ -89,6 +83,8 @@ def refuse_impossible(
     for stage in ordered:
         spec = _typed(stage)
         faults |= dict.fromkeys(_faults(stage, spec, here))
+        if isinstance(spec, TrainingSpec) and device_memory_gb is not None:
+            faults |= dict.fromkeys(_device_faults(stage, spec, device_memory_gb))
         if isinstance(spec, TrainingSpec | GenerateSpec):
             wanted |= dict.fromkeys(wanted_weights(spec, stage.execution.paths))
     # Where something else is wrong, nobody waits for the hub.
@@ -162,6 +158,24 @@ def _memory_faults(
     return [
         f"model={model}: cannot run here; {what} take {need / 1e9:,.0f} GB and this machine has "
         f"{here.description}; `plan` shows the nodes it needs, or choose model=mini_s"
+    ]
+
+
+def _device_faults(stage: PlannedStage, spec: TrainingSpec, memory_gb: float) -> list[str]:
+    """A stage that would end out of memory, and the nearest setting with which it would not."""
+    found = fit(stage, device_memory_bytes=memory_gb * 1e9)
+    if found is None or found.fits:
+        return []
+    execution = stage.execution
+    name = spec.model.name if spec.model else stage.spec.label
+    size = (
+        f"micro_batch_tokens={execution.micro_batch_tokens}"
+        if execution.micro_batch_tokens
+        else f"micro_batch_size={execution.micro_batch_size}"
+    )
+    return [
+        f"model={name} {stage.spec.kind} {spec.method} zero.stage={execution.zero_stage} "
+        f"nodes={execution.num_nodes} {size}: {found.description}"
     ]
 
 

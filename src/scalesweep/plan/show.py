@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Set
 from typing import Any
 
+from scalesweep.plan.device_fit import cell_fits
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
 from scalesweep.records import StageKind, StageRef
 from scalesweep.rundir import Store
@@ -125,12 +126,25 @@ def print_plan(plan: Plan, store: Store) -> None:
     if len(plan.cells) > MOST_ROWS:
         console.print(f"and {len(plan.cells) - MOST_ROWS:,} more cells; --json has all\n")
     console.print(stage_table(plan, done))
+    print_memory(plan, console)
     count = totals(plan, done)
     console.print(
         f"{count['cells']} cells, {count['stages']} stages "
         f"({count['stages_without_sharing']} without sharing); "
         f"{count['stages_done']} done, {count['stages_to_run']} to run"
     )
+
+
+def print_memory(plan: Plan, console: Any) -> None:
+    """Whether cells fit their devices, where it is known how large those are."""
+    fits = cell_fits(plan)
+    if not fits:
+        return
+    console.print("memory of a device, largest training stage of each cell")
+    for i, cell in enumerate(plan.cells[:MOST_ROWS]):
+        if cell.name in fits:
+            console.print(f"  {i + 1}  {cell_label(cell)}: {fits[cell.name]}", soft_wrap=True)
+    console.print()
 
 
 def stage_table(plan: Plan, done: Set[StageRef]) -> Any:
