@@ -10,6 +10,7 @@ import pytest
 
 from scalesweep.records import Outcome, StageKind, Usage
 from scalesweep.report.collect import StudyResults, collect
+from scalesweep.report.costs import StageCost
 from scalesweep.report.stage_results import StageState, loss_curve, metric_rows
 from scalesweep.rundir import read_json, write_json
 from tests.report.synthetic import Point, SyntheticStudy, add_attempt, build_study, publish
@@ -191,6 +192,24 @@ def test_stages_of_other_studies_are_counted(tmp_path: Path) -> None:
 
     # all eight stages of the first cell, of which the second shares four more of its own
     assert results.other_studies == {"earlier": 8}
+
+
+def test_costs_of_a_study_are_told_apart_by_who_paid(tmp_path: Path) -> None:
+    study = build_study(tmp_path, TWO[:1], name="later", num_questions=8)
+    first, second = [
+        ref for ref in study.plan.by_ref if ref.kind in (StageKind.data, StageKind.tune)
+    ][:2]
+    for ref, payer in ((first, "earlier"), (second, "later")):
+        attempt = study.store.stage(ref).attempt(1)
+        write_json(attempt.execution_file, {**read_json(attempt.execution_file), "study": payer})
+
+    results = results_of(study)
+    paid = results.paid_by
+
+    assert paid["earlier"].total == results.stages[first].cost.total
+    assert paid["later"].total == results.stages[second].cost.total
+    assert set(paid) == {"earlier", "later", ""}  # the others do not say
+    assert sum(paid.values(), StageCost()) == results.total
 
 
 def test_a_study_not_started_has_the_planned_price(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from scalesweep.records import StageKind, StageRef
 from scalesweep.report.checks import report_warnings
 from scalesweep.report.costs import CellCosts, JudgePay, StageCost, cell_costs
 from scalesweep.report.labels import seed_of, setting_labels, value_at
+from scalesweep.report.ledger import by_payer, ledger_rows
 from scalesweep.report.scores import (
     AnsweringTime,
     BenchmarkResult,
@@ -113,6 +114,11 @@ class StudyResults:
     """None where Slurm ran nothing of it."""
     judges: Mapping[StageRef, JudgePay] = field(default_factory=dict)
     """What judges were paid, of each stage that asked one."""
+
+    @property
+    def paid_by(self) -> dict[str, StageCost]:
+        """Study -> what it paid of these stages; "": from before that was written down."""
+        return by_payer(ledger_rows(self.stages.values()))
 
     @property
     def judging(self) -> JudgePay | None:

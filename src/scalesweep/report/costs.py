@@ -56,20 +56,31 @@ def stage_cost(
     published: position of the attempt whose output was published, or None.
     idle: what was held besides without an attempt; it counts as start-up.
     """
-    cost = StageCost()
-    for usage in idle:
-        held_idle = held(usage, seconds=usage.wall_s)
-        cost += StageCost(total=held_idle, startup=held_idle)
+    costs = [*map(idle_cost, idle), *attempt_costs(usages, published=published)]
+    return sum(costs, StageCost())
+
+
+def idle_cost(usage: Usage) -> StageCost:
+    """Of what was held without an attempt."""
+    whole = held(usage, seconds=usage.wall_s)
+    return StageCost(total=whole, startup=whole)
+
+
+def attempt_costs(usages: Sequence[Usage], *, published: int | None) -> list[StageCost]:
+    """Cost of each attempt of a stage, oldest first; for published see stage_cost."""
+    costs = []
     for position, usage in enumerate(usages):
         startup_s = min(usage.startup_s, usage.wall_s)
         work_s = usage.wall_s - startup_s
         share = lost_of(usages, position, published=published)
-        cost += StageCost(
-            total=held(usage, seconds=usage.wall_s),
-            startup=held(usage, seconds=startup_s),
-            lost=held(usage, seconds=work_s * share),
+        costs.append(
+            StageCost(
+                total=held(usage, seconds=usage.wall_s),
+                startup=held(usage, seconds=startup_s),
+                lost=held(usage, seconds=work_s * share),
+            )
         )
-    return cost
+    return costs
 
 
 def lost_of(usages: Sequence[Usage], position: int, *, published: int | None) -> float:

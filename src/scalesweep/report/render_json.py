@@ -55,6 +55,7 @@ def report_json(report: StudyReport) -> dict[str, Any]:
             **_stage_cost(results.total),
             **_account(results.account),
             **({} if results.judging is None else {"judging": _judge_pay(results.judging)}),
+            "paid_by": {name: _stage_cost(cost) for name, cost in results.paid_by.items()},
             "by_kind": {
                 str(k): {
                     **_stage_cost(cost),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from scalesweep.report import formatting as fmt
-from scalesweep.report.costs import JudgePay
+from scalesweep.report.costs import JudgePay, StageCost
 from scalesweep.report.settings import Setting
 from scalesweep.report.slurm_accounting import NamedCharge
 from scalesweep.report.stage_results import StageState
@@ -256,12 +256,37 @@ def cost_notes(report: StudyReport) -> list[str]:
             "The making of base models and vision towers that are given, not trained by this "
             "study, is not in the costs."
         )
-    if results.other_studies:
-        others = ", ".join(f"{n} with {name}" for name, n in results.other_studies.items())
-        notes.append(
-            f"Stages shared with other studies of this store: {others}. The records do not say "
-            "which study paid for them, so costs paid here and earlier are not told apart."
-        )
+    notes += payer_notes(report)
     if any(not setting.costs_are_whole for setting in report.settings):
         notes.append("≥ marks costs of cells that are not finished.")
+    return notes
+
+
+def payer_notes(report: StudyReport) -> list[str]:
+    """What this study paid itself, and what it reuses; nothing where no other has to do with it."""
+    results = report.results
+    paid = dict(results.paid_by)
+    here, unknown = paid.pop(results.plan.study, None), paid.pop("", None)
+    if not paid and not (unknown and results.other_studies):
+        return []
+
+    def shown(cost: StageCost | None) -> str:  # to the last digit, so that parts add up
+        whole = cost.total if cost is not None else StageCost().total
+        return f"${whole.usd:,.6f}" if report.has_prices else f"{whole.node_hours:.6f} node-hours"
+
+    notes = []
+    if here or paid:
+        reused = ", ".join(f"{shown(cost)} paid by {name}" for name, cost in sorted(paid.items()))
+        notes.append(
+            f"Of all stages' costs {shown(here)} was paid here"
+            + (f"; reused from other studies: {reused}." if reused else ".")
+        )
+    if unknown is not None:
+        notes.append(
+            f"Not told apart: {shown(unknown)} of attempts from before it was written down which "
+            "study paid, or of jobs' runs without an attempt."
+        )
+    if results.other_studies:
+        others = ", ".join(f"{n} with {name}" for name, n in results.other_studies.items())
+        notes.append(f"Stages shared with other studies of this store: {others}.")
     return notes
