@@ -12,6 +12,9 @@ from scalesweep.cost_model.cost import Cost, largest_remainder, share_costs, tot
 from scalesweep.plan.graph import Cell
 from scalesweep.records import Outcome, StageKind, StageRef, Usage
 from scalesweep.report.costs import JudgePay, StageCost, cell_costs, held, stage_cost
+from scalesweep.report.ledger import by_payer, ledger_rows
+from scalesweep.report.slurm_accounting import IdleRun, StageAccount
+from scalesweep.report.stage_results import Attempt, StageResult, StageState
 
 
 def usage(**fields: object) -> Usage:
@@ -196,3 +199,72 @@ def test_largest_remainder_moves_nothing_by_one_or_more(values: list[Fraction]) 
 
     assert sum(whole) == sum(values)
     assert all(abs(a - b) < 1 for a, b in zip(whole, values, strict=True))
+
+
+@settings(deadline=None, max_examples=60)  # machines are busy
+@given(st.data())
+def test_attempts_and_payers_add_up_to_the_study_and_shares_leave_nothing(
+    data: st.DataObject,
+) -> None:
+    seconds = st.floats(0, 1e5)
+    devices = st.integers(0, 16)
+    attempt = st.builds(
+        Usage,
+        outcome=st.sampled_from(Outcome),
+        wall_s=seconds,
+        startup_s=seconds,
+        num_devices=devices,
+        node_devices=st.integers(1, 8),
+        usd_per_node_hour=st.floats(0, 100),
+        steps=st.integers(0, 50),
+        first_step=st.integers(0, 50),
+    )
+    stages = []
+    for i in range(data.draw(st.integers(1, 5))):
+        charged = data.draw(st.lists(attempt, max_size=4))
+        published = data.draw(st.sampled_from([None, *range(len(charged))]))
+        unused = data.draw(st.lists(attempt, max_size=2))
+        idle = [IdleRun(job="1", number=1, usage=one) for one in unused]
+        stages.append(_stage(f"{i}", charged, published=published, idle=idle, data=data))
+    rows = ledger_rows(stages)
+    whole = sum((stage.cost for stage in stages), StageCost())
+    needs = [cell(f"c{n}", **{f"r{i}": s.ref for i, s in enumerate(stages)}) for n in range(3)]
+
+    costs = cell_costs(needs, {stage.ref: stage.cost for stage in stages})
+
+    assert sum((row.cost for row in rows), StageCost()) == whole
+    assert sum(by_payer(rows).values(), StageCost()) == whole
+    assert total(one.share for one in costs.values()) == whole.total
+    assert len(rows) == sum(len(s.attempts) + len(s.account.idle) for s in stages if s.account)
+
+
+def _stage(
+    key: str,
+    charged: list[Usage],
+    *,
+    published: int | None,
+    idle: list[IdleRun],
+    data: st.DataObject,
+) -> StageResult:
+    payers = st.sampled_from(["", "earlier", "later"])
+    return StageResult(
+        ref=ref(StageKind.tune, key),
+        label=key,
+        kind=StageKind.tune,
+        state=StageState.missing,
+        cause="",
+        attempts=tuple(
+            Attempt(
+                number=i + 1,
+                usage=usage,
+                charged=usage,
+                published=i == published,
+                execution={"study": data.draw(payers)},
+            )
+            for i, usage in enumerate(charged)
+        ),
+        num_cells=3,
+        cost=stage_cost(charged, published=published, idle=[run.usage for run in idle]),
+        output=None,
+        account=StageAccount(charges=(), idle=tuple(idle)),
+    )
