@@ -14,6 +14,7 @@ NAMES = (
     "training",
     "packing",
     "checkpoints",
+    "memory",
     "generation",
     "judging",
     "demo",

@@ -41,7 +41,7 @@ def test_the_nearest_setting_is_named(words: tuple[str, ...], way_out: tuple[str
     assert f"nearest that fits: {' '.join(way_out)}" in str(refused.value)
 
 
-def test_on_one_small_gpu_another_method_is_the_way_out_and_it_fits() -> None:
+def test_on_one_small_gpu_another_method_is_the_way_out() -> None:
     (stage,) = [
         s for s in plan_of("model=7b", "tuning=full").stages if s.spec.kind is StageKind.tune
     ]

@@ -59,6 +59,7 @@ def training_memory(
 ) -> StageMemory:
     """Of a training stage; batch: its largest micro-batch, where it is known."""
     zero, ranks = execution.zero_stage, execution.world_size
+    on_gpu = execution.device not in NO_GPU
     recompute = "none" if spec.method is Method.tower else execution.gradient_checkpointing
     batch = batch or training.MicroBatch.largest(
         spec,
@@ -72,15 +73,18 @@ def training_memory(
         "optimizer": training.optimizer_bytes(spec, zero_stage=zero, num_ranks=ranks),
     }
     passing = {
-        "activations": training.saved_bytes(spec, batch, gradient_checkpointing=recompute),
+        "activations": training.saved_bytes(
+            spec, batch, gradient_checkpointing=recompute, on_gpu=on_gpu
+        ),
         "output layer": training.output_layer_bytes(spec, batch),
-        "one layer": training.working_bytes(spec, batch, gradient_checkpointing=recompute),
+        "one layer": training.working_bytes(
+            spec, batch, gradient_checkpointing=recompute, on_gpu=on_gpu
+        ),
         "gathered weights": training.live_weight_bytes(spec, zero_stage=zero),
         "bucket": training.bucket_bytes(spec, zero_stage=zero),
     }
     stepping = {"step": training.step_bytes(spec, zero_stage=zero, num_ranks=ranks)}
     parts |= passing if sum(passing.values()) > sum(stepping.values()) else stepping
-    on_gpu = execution.device not in NO_GPU
     if on_gpu:
         parts["fragmentation"] = FRAGMENTATION * sum(parts.values())
         parts["context"] = CONTEXT_BYTES

@@ -1,6 +1,6 @@
 """Memory that one device needs to train, by what this trainer holds. Arithmetic alone.
 
-States (weights, gradients, optimizer) follow ZeRO (arXiv:1910.02054, section 3) as DeepSpeed 0.17
+States (weights, gradients, optimizer) follow ZeRO (arXiv:1910.02054, section 3) as DeepSpeed
 keeps them; activations are what autograd saves of each layer of a LLaMA as transformers and peft
 write it, not a formula of whole transformers: norms run in fp32, adapters drop their own copy of an
 input, frozen weights need no input. Logits are made a chunk at a time, for tokens with a loss only
@@ -40,6 +40,8 @@ class MicroBatch:
     num_supervised: int
     """Tokens that have a loss."""
     num_pictures: int
+    num_rows: int = 1
+    """Padded samples; 1 where they are packed."""
 
     @classmethod
     def largest(
@@ -72,6 +74,7 @@ class MicroBatch:
             num_tokens=tokens,
             num_supervised=max(0, tokens - pictures * patches),
             num_pictures=pictures,
+            num_rows=1 if micro_batch_tokens else micro_batch_size,
         )
 
 
@@ -132,7 +135,9 @@ def step_bytes(spec: TrainingSpec, *, zero_stage: int, num_ranks: int) -> float:
     return 4.0 * (min(mine, STEPPED_AT_ONCE) if zero_stage == 3 else mine)
 
 
-def saved_bytes(spec: TrainingSpec, batch: MicroBatch, *, gradient_checkpointing: str) -> float:
+def saved_bytes(
+    spec: TrainingSpec, batch: MicroBatch, *, gradient_checkpointing: str, on_gpu: bool = True
+) -> float:
     """Activations that wait for the backward pass, of the whole model."""
     size = width(spec.precision)
     if spec.method is Method.tower:
@@ -141,18 +146,19 @@ def saved_bytes(spec: TrainingSpec, batch: MicroBatch, *, gradient_checkpointing
     assert model is not None
     h, tokens = model.hidden_size, batch.num_tokens
     layer = {
-        "none": _layer_bytes(spec),
+        "none": _layer_bytes(spec, on_gpu=on_gpu),
         "selective": _selective_bytes(spec),
         "full": float(h * size),
     }[gradient_checkpointing]
     total = tokens * model.num_layers * layer
     total += tokens * _norm_bytes(spec)  # the last one
-    total += tokens * 2 * (h // model.num_heads) * size  # cosines and sines
+    # Cosines and sines of the places in a row, which padded rows share.
+    total += tokens / batch.num_rows * 2 * (h // model.num_heads) * size
     if spec.method in (Method.full, Method.language):
         total += tokens * 8  # numbers of the words whose embeddings learn
     if spec.tower is not None:
         features = batch.num_pictures * spec.tower.num_patches * spec.tower.hidden_size
-        total += features * size + tokens * h  # and a byte of each element: where pictures are
+        total += features * size + tokens  # and a byte of each token: whether a picture is there
     return total
 
 
@@ -166,7 +172,9 @@ def output_layer_bytes(spec: TrainingSpec, batch: MicroBatch) -> float:
     return kept + (4.0 * spec.model.vocab_size * h if learns else 0.0)
 
 
-def working_bytes(spec: TrainingSpec, batch: MicroBatch, *, gradient_checkpointing: str) -> float:
+def working_bytes(
+    spec: TrainingSpec, batch: MicroBatch, *, gradient_checkpointing: str, on_gpu: bool = True
+) -> float:
     """The largest moment on top of what is saved: one layer computed again, or a logits chunk.
 
     A layer's backward pass also holds gradients of its widest part.
@@ -174,7 +182,11 @@ def working_bytes(spec: TrainingSpec, batch: MicroBatch, *, gradient_checkpointi
     if spec.model is None:
         return 0.0
     size, model = width(spec.precision), spec.model
-    again = 0.0 if gradient_checkpointing == "none" else _layer_bytes(spec) * batch.num_tokens
+    again = (
+        0.0
+        if gradient_checkpointing == "none"
+        else _layer_bytes(spec, on_gpu=on_gpu) * batch.num_tokens
+    )
     gradients = batch.num_tokens * size * (2 * model.hidden_size + 2 * model.intermediate_size)
     rows = min(max(1, LOGIT_CHUNK_BYTES // (4 * model.vocab_size)), batch.num_supervised)
     logits = rows * model.vocab_size * (4 + 2 * size)
@@ -217,7 +229,7 @@ def _attention_width(model: LanguageModelSpec) -> int:
     return 4 * model.hidden_size
 
 
-def _layer_bytes(spec: TrainingSpec) -> float:
+def _layer_bytes(spec: TrainingSpec, *, on_gpu: bool) -> float:
     """What autograd saves of one token in one decoder layer when nothing is computed again."""
     model = spec.model
     assert model is not None
@@ -225,11 +237,11 @@ def _layer_bytes(spec: TrainingSpec) -> float:
     total = 2 * _norm_bytes(spec)
     total += _attention_width(model) * size + 4 * model.num_heads  # and log-sums of its scores
     total += 3 * f * size  # gate, its SiLU, up
-    total += _linear_inputs(spec)
+    total += _linear_inputs(spec, on_gpu=on_gpu)
     return total
 
 
-def _linear_inputs(spec: TrainingSpec) -> float:
+def _linear_inputs(spec: TrainingSpec, *, on_gpu: bool) -> float:
     """Inputs that a layer's matrices keep for their weights' gradients, of one token.
 
     A frozen matrix keeps none. One that learns keeps its input, which q, k and v share, and gate
@@ -253,7 +265,7 @@ def _linear_inputs(spec: TrainingSpec) -> float:
             shared += model.intermediate_size
         return size * (shared + spec.lora.rank * len(spec.lora.targets))
     # CUDA draws a byte an element; the CPU a number of the activation's own type.
-    drawn = 1 if spec.precision is Precision.bf16 else size
+    drawn = 1 if on_gpu else size
     return sum(
         shapes[target][0] * (size + drawn) + spec.lora.rank * size for target in spec.lora.targets
     )
