@@ -14,7 +14,7 @@ from scalesweep.report import summary
 from scalesweep.report.collect import CellResult
 from scalesweep.report.costs import JudgePay, StageCost
 from scalesweep.report.scores import BenchmarkResult, CategoryResult
-from scalesweep.report.settings import Setting
+from scalesweep.report.settings import ErrorParts, Setting
 from scalesweep.report.slurm_accounting import NamedCharge, StageAccount, StudyAccount
 from scalesweep.report.stage_results import Attempt, StageResult
 from scalesweep.report.study_report import StudyReport
@@ -202,9 +202,16 @@ def _setting(report: StudyReport, setting: Setting) -> dict[str, Any]:
         "cells": [cell.cell.name for cell in setting.cells],
         "score": setting.score(report.primary),
         "standard_error": report.standard_error(setting),
+        "error_sources": _error_sources(report.error_parts(setting)),
         "blind_score": blind.score(report.primary) if blind is not None else None,
         "costs": {name: _cost(setting.mean_cost(name)) for name in ("tune", "standalone", "share")},
     }
+
+
+def _error_sources(parts: ErrorParts | None) -> dict[str, float | None]:
+    """Standard error by where it comes from; null: not known, so not in the whole."""
+    found = parts.by_source if parts is not None else {}
+    return {name: None if value is None else math.sqrt(value) for name, value in found.items()}
 
 
 def _finding(judged: Judged) -> dict[str, Any]:

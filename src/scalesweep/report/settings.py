@@ -11,7 +11,33 @@ from typing import Any
 from scalesweep.cost_model.cost import Cost
 from scalesweep.report.collect import CellResult, StudyResults
 from scalesweep.report.labels import setting_key
-from scalesweep.report.statistics import Spread, Term, mean_items, pooled_spread
+from scalesweep.report.statistics import (
+    Spread,
+    Term,
+    VariancePart,
+    mean_items,
+    pooled_spread,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorParts:
+    """Variance of a setting's mean score by where it comes from."""
+
+    questions: float
+    """Another draw of as many questions."""
+    seeds: float | None
+    """None: the spread between seeds is not known."""
+    judging: float | None
+    """Another round of judge runs; None: no judge, or asked once only."""
+
+    @property
+    def standard_error(self) -> float:
+        return math.sqrt(self.questions + (self.seeds or 0.0) + (self.judging or 0.0))
+
+    @property
+    def by_source(self) -> dict[str, float | None]:
+        return {"questions": self.questions, "seeds": self.seeds, "judge_runs": self.judging}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +78,12 @@ class Setting:
         return statistics.fmean(scores) if scores else None
 
     def standard_error(self, benchmark: str, spread: Spread | None) -> float | None:
-        """Of the mean score: questions and, where their spread is known, seeds; None unknown.
+        """Of the mean score, all that is known of it; None unknown."""
+        parts = self.error_parts(benchmark, spread)
+        return parts.standard_error if parts is not None else None
+
+    def error_parts(self, benchmark: str, spread: Spread | None) -> ErrorParts | None:
+        """What the error of the mean score is made of; None unknown.
 
         The error of the questions is that of one run: all seeds answer the same ones.
         """
@@ -60,9 +91,26 @@ class Setting:
         errors = [error for error in found if error is not None]
         if not found or len(errors) < len(found):
             return None
-        questions = statistics.fmean(error**2 for error in errors)
-        seeds = spread.standard_deviation**2 / len(found) if spread is not None else 0.0
-        return math.sqrt(questions + seeds)
+        judging = self.judging(benchmark)
+        return ErrorParts(
+            questions=statistics.fmean(error**2 for error in errors),
+            seeds=spread.standard_deviation**2 / len(found) if spread is not None else None,
+            judging=judging.variance if judging is not None else None,
+        )
+
+    def judging(self, benchmark: str) -> VariancePart | None:
+        """Variance of the mean score from the spread of its judge runs; None unknown.
+
+        Known where every seed's cell was judged more than once.
+        """
+        cells = [cell.scores[benchmark].runs for cell in self.scored(benchmark)]
+        if not cells or min(map(len, cells)) < 2:
+            return None
+        # Runs are percent. Cells are judged independently: variances of their means add.
+        each = [statistics.variance(runs) / len(runs) / 100**2 for runs in cells]
+        return VariancePart(
+            variance=math.fsum(each) / len(each) ** 2, df=sum(len(runs) - 1 for runs in cells)
+        )
 
     def term(self, benchmark: str, *, weight: float, before: bool = False) -> Term | None:
         """Its answers as a term of a contrast; None when it has none."""
@@ -72,7 +120,12 @@ class Setting:
         runs = [cell.scores[benchmark].items for cell in self.scored(benchmark)]
         if not runs:
             return None
-        return Term(weight=weight, items=mean_items(runs), num_seeds=len(runs))
+        return Term(
+            weight=weight,
+            items=mean_items(runs),
+            num_seeds=len(runs),
+            judging=self.judging(benchmark),
+        )
 
     def mean_cost(self, name: str) -> Cost:
         """Mean over its runs of one of the costs ("tune", "standalone", "share")."""

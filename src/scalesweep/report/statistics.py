@@ -4,6 +4,7 @@ A contrast is a weighted sum of scores (weights 1 and -1: a difference). Its var
 
     seeds      s^2 * sum of weight^2 / seeds of the cell      df: those of s
   + questions  variance over questions of the weighted sum of answers / questions      df: n - 1
+  + judging    of a judged benchmark: variance between judge runs / their number       df: runs - 1
 
 s is the standard deviation between seeds, pooled over cells. The degrees of freedom of the sum are
 Welch's and Satterthwaite's; the interval is Student's, 95 %.
@@ -14,6 +15,8 @@ Assumed, and what follows from it:
 - Questions are a random draw; the cells answer the same ones, so answers are compared in pairs.
 - A seed also changes which single answers are right. That part stands in both terms, so the
   interval is a little too wide, never too narrow on that account.
+- The same holds of a judge: that one reply differs from run to run stands in the answers too, but
+  a mood of a whole run does not, so the spread of the runs is counted besides.
 - Not covered: the luck of one base model and one tower per size, which all cells share, and the
   choice among many comparisons, each of which is judged by itself.
 """
@@ -96,6 +99,8 @@ class Term:
     """Question -> share of the seeds that answered it right."""
     num_seeds: int
     """Seeds the items are means of; 0: no seed plays a part (a base before tuning)."""
+    judging: VariancePart | None = None
+    """Of the score, by the spread of its judge runs; None: not judged, or in one run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +110,7 @@ class Contrast:
     """Questions that all terms answered."""
     seed_variance: float
     question_variance: float
+    judge_variance: float = 0.0
 
 
 def contrast(terms: Sequence[Term], *, spread: Spread | None) -> Contrast:
@@ -132,11 +138,18 @@ def contrast(terms: Sequence[Term], *, spread: Spread | None) -> Contrast:
             term.weight**2 / term.num_seeds for term in terms if term.num_seeds
         )
         parts.append(VariancePart(variance=seed_variance, df=spread.df))
+    judging = [
+        VariancePart(variance=term.weight**2 * term.judging.variance, df=term.judging.df)
+        for term in terms
+        if term.judging is not None
+    ]
+    parts += judging
     return Contrast(
         estimate=estimate(math.fsum(sums) / len(sums), parts),
         num_questions=len(sums),
         seed_variance=seed_variance,
         question_variance=parts[0].variance,
+        judge_variance=math.fsum(part.variance for part in judging),
     )
 
 

@@ -11,8 +11,8 @@ from scalesweep.report.findings import FINDINGS
 from scalesweep.report.labels import flattened
 from scalesweep.report.pareto import pareto_front
 from scalesweep.report.seeds_record import SeedsRecord
-from scalesweep.report.settings import Setting, settings_of
-from scalesweep.report.statistics import Estimate, Spread, contrast
+from scalesweep.report.settings import ErrorParts, Setting, settings_of
+from scalesweep.report.statistics import Contrast, Estimate, Spread, contrast
 from scalesweep.report.verdicts import Judged, KnownSpread, judge_findings, known_spreads
 
 
@@ -48,12 +48,26 @@ class StudyReport:
         name = benchmark or self.primary
         return setting.standard_error(name, self.spread(name))
 
+    def error_parts(self, setting: Setting) -> ErrorParts | None:
+        """Of the score on the primary benchmark: what its ± holds."""
+        return setting.error_parts(self.primary, self.spread(self.primary))
+
     def interval(self, setting: Setting) -> Estimate | None:
         """Score on the primary benchmark with its 95 % interval."""
         term = setting.term(self.primary, weight=1.0)
         if term is None or len(term.items) < 2:
             return None
         return contrast([term], spread=self.spread(self.primary)).estimate
+
+    def difference(self, one: Setting, other: Setting) -> Contrast | None:
+        """Score of one minus that of the other; None without two questions that both answered."""
+        terms = [one.term(self.primary, weight=1.0), other.term(self.primary, weight=-1.0)]
+        if terms[0] is None or terms[1] is None:
+            return None
+        try:
+            return contrast([terms[0], terms[1]], spread=self.spread(self.primary))
+        except ValueError:
+            return None
 
     def blind_twin(self, setting: Setting) -> Setting | None:
         """The same setting with every pixel zero."""

@@ -10,7 +10,6 @@ from scalesweep.report.costs import JudgePay, StageCost
 from scalesweep.report.settings import Setting
 from scalesweep.report.slurm_accounting import NamedCharge
 from scalesweep.report.stage_results import StageState
-from scalesweep.report.statistics import Contrast, contrast
 from scalesweep.report.study_report import StudyReport, comparable_settings
 from scalesweep.report.verdicts import Verdict
 
@@ -48,7 +47,7 @@ def answer(report: StudyReport) -> str:
     if not cheaper:
         return f"{lead}, and none is cheaper."
     for setting in cheaper:
-        found = difference(report, best, setting)
+        found = report.difference(best, setting)
         if found is not None and found.estimate.low <= 0:
             value = found.estimate
             less = fmt.percent(1 - report.cost(setting) / report.cost(best))
@@ -58,20 +57,6 @@ def answer(report: StudyReport) -> str:
                 f"{fmt.plain_signed(value.low)} to {fmt.plain_signed(value.high)})."
             )
     return f"{lead}; every cheaper setting scores lower by more than chance explains (95 %)."
-
-
-def difference(report: StudyReport, one: Setting, other: Setting) -> Contrast | None:
-    """Score of one minus that of the other, with its error."""
-    terms = [
-        one.term(report.primary, weight=1.0),
-        other.term(report.primary, weight=-1.0),
-    ]
-    if terms[0] is None or terms[1] is None:
-        return None
-    try:
-        return contrast([terms[0], terms[1]], spread=report.spread(report.primary))
-    except ValueError:
-        return None
 
 
 def progress(report: StudyReport) -> str:
@@ -133,20 +118,7 @@ def price_notes(report: StudyReport) -> list[str]:
 def method_notes(report: StudyReport) -> list[str]:
     """How scores, errors and verdicts were made."""
     results = report.results
-    known = report.spreads.get(report.primary)
-    notes = []
-    if known is not None and known.spread is not None:
-        spread = known.spread
-        notes.append(
-            f"± is one standard error, of the questions and of the seeds. Standard deviation "
-            f"between seeds: {spread.standard_deviation:.4f} ({spread.df} degrees of freedom), "
-            f"{known.source}."
-        )
-    else:
-        notes.append(
-            "± is one standard error of the questions. The spread between seeds is not known "
-            "(one seed per cell and no record of it): differences look surer than they are."
-        )
+    notes = [error_note(report)]
     notes.append(
         "Differences are compared in pairs, question by question; their variance is that of the "
         "questions plus that of the seeds, with Welch-Satterthwaite degrees of freedom. The "
@@ -159,6 +131,39 @@ def method_notes(report: StudyReport) -> list[str]:
     if missing:
         notes.append(f"{fmt.plural(missing, 'answer')} without a verdict: missing, not wrong.")
     return notes
+
+
+def error_note(report: StudyReport) -> str:
+    """Which sources of chance stand in the ± of scores, and which do not."""
+    parts = [found for s in report.settings if (found := report.error_parts(s)) is not None]
+    judges = {
+        cell.scores[report.primary].judge_model
+        for setting in report.settings
+        for cell in setting.scored(report.primary)
+    } - {None}
+    judged = [part.judging is not None for part in parts]
+    held = ["the questions"]
+    missing = []
+    known = report.spreads.get(report.primary)
+    spread = known.spread if known is not None else None
+    if spread is not None:
+        held.append("the seeds")
+    else:
+        missing.append(
+            "The spread between seeds is not known (one seed per cell and no record of it): "
+            "differences look surer than they are."
+        )
+    if any(judged):
+        held.append("the judge runs" if all(judged) else "the judge runs where there are several")
+    elif judges:
+        missing.append("Judges were asked once: the spread between judge runs is not known.")
+    said = f"± is one standard error, of {fmt.listed(held)}."
+    if known is not None and spread is not None:
+        said += (
+            f" Standard deviation between seeds: {spread.standard_deviation:.4f} "
+            f"({spread.df} degrees of freedom), {known.source}."
+        )
+    return " ".join([said, *missing])
 
 
 MOST_NAMED = 20

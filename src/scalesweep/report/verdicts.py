@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
 from collections.abc import Mapping, Sequence
@@ -209,8 +210,8 @@ def _judge_repair(
     harmed, remedied, unharmed = values
     loss = contrast(
         [
-            Term(weight=1.0, items=terms[2].items, num_seeds=terms[2].num_seeds),
-            Term(weight=-1.0, items=terms[0].items, num_seeds=terms[0].num_seeds),
+            dataclasses.replace(terms[2], weight=1.0),
+            dataclasses.replace(terms[0], weight=-1.0),
         ],
         spread=spread,
     )
