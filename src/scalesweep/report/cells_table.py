@@ -7,6 +7,7 @@ from scalesweep.report.collect import CellResult
 from scalesweep.report.stage_results import StageState
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.table import Column, Entry, Table
+from scalesweep.report.tables import JUDGE_COLUMN, judge_entry
 
 
 def cells_table(report: StudyReport) -> Table:
@@ -15,11 +16,13 @@ def cells_table(report: StudyReport) -> Table:
     values = [_cost(report, cell) for cell in cells]
     decimals = fmt.decimals_for(values, most=5)
     has_lost = any(cell.costs.lost.device_ms for cell in cells)
+    has_judges = report.results.judging is not None
     columns = (
         Column(title="cell", is_number=False),
         Column(title="state", is_number=False),
         Column(title="score", hint=report.primary),
         Column(title="alone $" if report.has_prices else "alone h", hint="all its stages, whole"),
+        *([JUDGE_COLUMN] if has_judges else []),
         Column(title="tune time", hint="all attempts of the tune stage, on the clock"),
         *([Column(title="lost", hint="device time of work done again")] if has_lost else []),
         Column(title="attempts", hint="of all its stages"),
@@ -44,6 +47,7 @@ def cells_table(report: StudyReport) -> Table:
                 ),
                 _number(cell.score(report.primary), fmt.score(cell.score(report.primary))),
                 Entry(text=price, sort=cost),
+                *([judge_entry([cell], decimals=decimals)] if has_judges else []),
                 _number(cell.wall_s or None, fmt.duration(cell.wall_s)),
                 *([_number(lost or None, fmt.duration(lost))] if has_lost else []),
                 Entry(text=str(attempts), sort=attempts),

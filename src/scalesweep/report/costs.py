@@ -154,6 +154,16 @@ class CellCosts:
     """Its part of the known judge dollars when shared judge stages are divided equally; all cells'
     parts add up to what the study paid."""
 
+    @property
+    def judging(self) -> Cost:
+        """What is known of the judge dollars."""
+        return Cost(micro_usd=self.judge.micro_usd)
+
+    @property
+    def whole(self) -> Cost:
+        """Standalone and judging: what Pareto fronts are made of."""
+        return self.standalone + self.judging
+
 
 def cell_costs(
     cells: Sequence[Cell],

@@ -131,13 +131,16 @@ def _tiles(report: StudyReport) -> list[Markup]:
             _tile("findings shown", f"{shown} of {len(counted)}", "comparisons after the paper")
         )
     cost = results.total.total
+    judges = results.judging
     example = any(price.is_example for price in results.prices)
     if report.has_prices:
         tiles.append(
             _tile(
                 "all of it cost",
                 fmt.usd(cost.usd),
-                f"{cost.node_hours:.2g} node-hours" + (", example price" if example else ""),
+                f"{cost.node_hours:.2g} node-hours"
+                + (", example price" if example else "")
+                + (f", judges {fmt.usd(judges.usd)} besides" if judges and judges.usd else ""),
             )
         )
     tiles.append(

@@ -474,6 +474,9 @@ def _cost(facts: Mapping[str, Any]) -> str:
         usd = fmt.usd(cost["usd"]) if priced else fmt.NOTHING
         hours = cost["node_hours"]
         rows.append([words, fmt.number(hours, decimals=fmt.decimals_for([hours])), usd])
+    if judging := facts["cell"].get("judging"):
+        usd = fmt.usd(judging["usd"]) if judging["usd"] is not None else "not known"
+        rows.append(["judges, besides", fmt.NOTHING, usd])
     lines = ["## Cost", "", *_table(rows), ""]
     for price in prices:
         example = " (an example price)" if price["is_example"] else ""

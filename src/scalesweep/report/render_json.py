@@ -205,6 +205,11 @@ def _setting(report: StudyReport, setting: Setting) -> dict[str, Any]:
         "error_sources": _error_sources(report.error_parts(setting)),
         "blind_score": blind.score(report.primary) if blind is not None else None,
         "costs": {name: _cost(setting.mean_cost(name)) for name in ("tune", "standalone", "share")},
+        **(
+            {"judge_usd": setting.mean_cost("judging").usd}
+            if any(cell.costs.judge.num_asked for cell in setting.cells)
+            else {}
+        ),
     }
 
 

@@ -128,7 +128,7 @@ class Setting:
         )
 
     def mean_cost(self, name: str) -> Cost:
-        """Mean over its runs of one of the costs ("tune", "standalone", "share")."""
+        """Mean over its runs of one of the costs ("tune", "standalone", "judging", "whole")."""
         costs: list[Cost] = [getattr(cell.costs, name) for cell in self.cells]
         return Cost(
             device_ms=round(statistics.fmean(cost.device_ms for cost in costs)),

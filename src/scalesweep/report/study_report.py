@@ -77,8 +77,8 @@ class StudyReport:
         return None
 
     def cost(self, setting: Setting) -> float:
-        """Standalone cost in dollars, or in node-hours where there are no prices."""
-        cost = setting.mean_cost("standalone")
+        """Standalone cost with judges in dollars, or in node-hours where there are no prices."""
+        cost = setting.mean_cost("whole")
         return cost.usd if self.has_prices else cost.node_hours
 
 

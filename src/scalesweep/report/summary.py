@@ -24,8 +24,8 @@ def question(report: StudyReport) -> tuple[str, str]:
 
 
 def cost_text(report: StudyReport, setting: Setting) -> str:
-    """Its standalone cost, with unit."""
-    cost = setting.mean_cost("standalone")
+    """Its standalone cost with what judges were paid, with unit."""
+    cost = setting.mean_cost("whole")
     if report.has_prices:
         return fmt.usd(cost.usd)
     return f"{cost.node_hours:.{fmt.decimals_for([cost.node_hours])}f} node-hours"
@@ -231,11 +231,9 @@ def judging_note(judging: JudgePay) -> str:
     replies = f"{judging.num_replies:,} {'reply' if judging.num_replies == 1 else 'replies'}"
     if judging.usd is None:
         return (
-            f"Judges gave {replies}; what they cost is not known (judge.prices), nor in the costs."
+            f"Judges gave {replies}; what they cost is not known (judge.prices), nor in any cost."
         )
-    text = (
-        f"Judges were paid {fmt.usd(judging.usd)} for {replies}, which is not in the other costs."
-    )
+    text = f"Judges were paid {fmt.usd(judging.usd)} for {replies}, a column beside the others."
     if judging.unsure_usd:
         text += f" Calls without a reply may have cost up to {fmt.usd(judging.unsure_usd)} more."
     return text
@@ -256,6 +254,8 @@ def cost_notes(report: StudyReport) -> list[str]:
     ]
     if results.judging is not None:
         notes.append(judging_note(results.judging))
+        if report.has_prices and results.judging.micro_usd:
+            notes.append("Pareto front, answer and figures take alone $ and judge $ together.")
     if any("base" not in cell.cell.stages for cell in results.cells):
         notes.append(
             "The making of base models and vision towers that are given, not trained by this "

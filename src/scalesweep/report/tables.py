@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 
 from scalesweep.cost_model.cost import Cost
+from scalesweep.records import StageKind
 from scalesweep.report import formatting as fmt
+from scalesweep.report.collect import CellResult
+from scalesweep.report.costs import JudgePay
 from scalesweep.report.labels import usual_values, value_at
 from scalesweep.report.settings import Setting
 from scalesweep.report.stage_results import StageState
@@ -22,6 +26,7 @@ def cost_table(report: StudyReport) -> Table:
         Column(title="score", hint=f"{report.primary}, ± one standard error"),
         Column(title="node-h", hint="node-hours of the tune stage, as in the paper"),
     ]
+    has_judges = report.results.judging is not None
     costs: list[tuple[Callable[[Setting], float], Callable[[Setting, int], Entry]]] = []
     if report.has_prices:
         names = (
@@ -36,11 +41,13 @@ def cost_table(report: StudyReport) -> Table:
         for name, title in (("standalone", "alone h"), ("share", "share h")):
             columns.append(Column(title=title, hint="node-hours"))
             costs.append(_cost_column(name, lambda cost: cost.node_hours))
+    if has_judges:
+        columns.append(JUDGE_COLUMN)
     columns.append(Column(title="trained", hint="parameters that the tune stage changes"))
     hours_value, hours_entry = _cost_column("tune", lambda cost: cost.node_hours)
     hours_decimals = fmt.decimals_for((hours_value(s) for s in report.settings), most=5)
     # As many decimals for all dollars, so that columns can be compared.
-    values = (value(s) for value, _ in costs for s in report.settings)
+    values = [value(s) for value, _ in costs for s in report.settings]
     decimals = fmt.decimals_for(values, most=5)
     rows = []
     for setting in report.settings:
@@ -50,6 +57,7 @@ def cost_table(report: StudyReport) -> Table:
                 score_entry(report, setting, report.primary),
                 hours_entry(setting, hours_decimals),
                 *(entry(setting, decimals) for _, entry in costs),
+                *([judge_entry(setting.cells, decimals=decimals)] if has_judges else []),
                 Entry(
                     text=fmt.count(setting.cells[0].cell.num_trainable_params),
                     sort=setting.cells[0].cell.num_trainable_params,
@@ -87,6 +95,20 @@ def _cost_column(
         return Entry(text=text, sort=number)
 
     return value, entry
+
+
+JUDGE_COLUMN = Column(title="judge $", hint="what judges were paid, besides")
+
+
+def judge_entry(cells: Sequence[CellResult], *, decimals: int) -> Entry:
+    """Mean over a setting's cells; ≥ where more is to come, or a part of it is not known."""
+    usd = statistics.fmean(cell.costs.judging.usd for cell in cells)
+    is_known = all(cell.costs.judge.usd is not None for cell in cells)
+    text = fmt.number(usd, decimals=decimals)
+    if not is_known or not all(cell.costs_are_whole for cell in cells):
+        text = f"≥{text}" if usd else fmt.NOTHING
+    hint = "" if is_known else "the judge has no price (judge.prices)"
+    return Entry(text=text, sort=usd, hint=hint)
 
 
 def _setting_entry(report: StudyReport, setting: Setting) -> Entry:
@@ -325,6 +347,7 @@ def kinds_table(report: StudyReport, *, is_narrow: bool = False) -> Table:
     """
     results = report.results
     has_queue = results.account is not None and not is_narrow
+    has_judges = results.judging is not None
     decimals = fmt.decimals_for(
         cost.total.usd if report.has_prices else cost.total.node_hours
         for cost in results.cost_by_kind.values()
@@ -346,6 +369,7 @@ def kinds_table(report: StudyReport, *, is_narrow: bool = False) -> Table:
                     sort=cost.total.node_hours,
                 ),
                 Entry(text=fmt.number(cost.total.usd, decimals=decimals), sort=cost.total.usd),
+                *([_judges_entry(report, kind, decimals=decimals)] if has_judges else []),
             )
         )
     return Table(
@@ -365,6 +389,7 @@ def kinds_table(report: StudyReport, *, is_narrow: bool = False) -> Table:
             ),
             Column(title="node-h"),
             Column(title="$"),
+            *([JUDGE_COLUMN] if has_judges else []),
         ),
         rows=tuple(rows),
         notes=(
@@ -374,6 +399,18 @@ def kinds_table(report: StudyReport, *, is_narrow: bool = False) -> Table:
             *account_notes(report),
         ),
     )
+
+
+def _judges_entry(report: StudyReport, kind: StageKind | None, *, decimals: int) -> Entry:
+    results = report.results
+    paid = sum(
+        (pay for ref, pay in results.judges.items() if kind is None or ref.kind is kind), JudgePay()
+    )
+    usd = paid.micro_usd / 1e6
+    if not paid.num_asked:
+        return Entry(text=fmt.NOTHING, sort=0.0, tone="faint")
+    sign = "≥" if paid.num_unpriced else ""
+    return Entry(text=sign + fmt.number(usd, decimals=decimals), sort=usd)
 
 
 def _count_entry(value: int) -> Entry:

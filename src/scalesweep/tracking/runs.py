@@ -177,6 +177,8 @@ def _costs(cell: CellResult) -> dict[str, Any]:
     costs = _cost("", cell.costs.tune)
     for name in _OTHER_COSTS:
         costs |= _cost(f"{name}_", getattr(cell.costs, name))
+    if cell.costs.judge.num_asked and cell.costs.judge.usd is not None:
+        costs["cost/judge_usd"] = cell.costs.judge.usd
     return {**costs, "cost/is_whole": cell.costs_are_whole}
 
 

@@ -105,7 +105,7 @@ def dot_radius(place: int, num_sizes: int) -> float:
 
 
 def _cost(setting: Setting, unit: str) -> float:
-    cost = setting.mean_cost("standalone")
+    cost = setting.mean_cost("whole")
     return cost.usd if unit == "dollars" else cost.node_hours
 
 
@@ -250,13 +250,14 @@ def _groups(setting: Setting) -> dict[str, str]:
 
 def _words(report: StudyReport, dot: _Dot) -> str:
     setting, value = dot.setting, dot.value
-    cost = setting.mean_cost("standalone")
+    cost, judging = setting.mean_cost("standalone"), setting.mean_cost("judging")
     cell = setting.cells[0].cell
     lines = [
         setting.label,
         f"score {value.value:.3f}, 95 % {value.low:.3f} to {value.high:.3f}",
         "alone " + (f"{fmt.usd(cost.usd)}, " if report.has_prices else "")
         + f"{cost.node_hours:.4g} node-hours",
+        *([f"judges {fmt.usd(judging.usd)} besides"] if judging.micro_usd else []),
         f"trains {fmt.count(cell.num_trainable_params)} of {fmt.count(cell.num_params)} parameters",
     ]  # fmt: skip
     if len(setting.cells) > 1:
