@@ -84,6 +84,12 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "epochs and steps": ("plan optim.epochs=1", ("optim.epochs", "optim.max_steps")),
     "zero beams": ("plan evaluation.num_beams=0", ("evaluation.num_beams=0", "at least 1")),
     "budget": ("plan budget.usd=-3", ("budget.usd=-3", "above zero")),
+    "budget of no hours": ("plan budget.node_hours=0", ("budget.node_hours=0", "above zero")),
+    "order of a budget": ("plan budget.order=best", ("budget.order=best", "cheapest, listed")),
+    "budget without a price": (
+        "plan budget.usd=1 cluster=local cluster.usd_per_node_hour=null",
+        ("budget.usd=1", "cluster.usd_per_node_hour", "budget.node_hours"),
+    ),
     "study name": ("plan study=../x", ("study=../x",)),
     "precision": ("plan precision=fp8", ("precision=fp8", "bf16")),
     "data set": (

@@ -13,7 +13,6 @@ import pytest
 from rich.console import Console
 
 from scalesweep.launch.local import StageRun, State
-from scalesweep.launch.metric_rows import last_row
 from scalesweep.launch.progress import (
     LiveProgress,
     PlainProgress,
@@ -23,6 +22,7 @@ from scalesweep.launch.progress import (
 )
 from scalesweep.rundir import AttemptDir
 from scalesweep.tracking import metric_names as names
+from scalesweep.tracking.metric_rows import last_row
 from tests.fakes.plans import stage
 
 LABEL = "tune mini_s 32px mini_text lora rank8 alpha16 lr0.015 seed1"

@@ -80,6 +80,7 @@ class RunConfig:
         self._check_judge()
         self._check_base()
         self._check_batch()
+        self._check_budget()
 
     def _check_tuning(self) -> None:
         lora = self.lora
@@ -207,6 +208,15 @@ class RunConfig:
                 "until",
                 self.until,
                 f"base={self.base.name} makes nothing; take base=mini",
+            )
+
+    def _check_budget(self) -> None:
+        """Dollars can only be counted where an hour has a price, were it a zero that is meant."""
+        cluster = self.cluster
+        if self.budget.usd is not None and not cluster.usd_per_node_hour and not cluster.free:
+            raise ConfigError(
+                f"budget.usd={shown(self.budget.usd)}: cluster={cluster.name} has no price; set "
+                "cluster.usd_per_node_hour, or take budget.node_hours"
             )
 
     def _check_batch(self) -> None:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from scalesweep.errors import StoreError
-from scalesweep.launch.metric_rows import first_row, startup_s
 from scalesweep.launch.rank import error_file, rank_usage_file
 from scalesweep.records import Usage
 from scalesweep.rundir import AttemptDir, read_json
 from scalesweep.tracking import metric_names as names
+from scalesweep.tracking.metric_rows import first_row, startup_s
 
 
 def rank_errors(attempt: AttemptDir, world_size: int) -> list[dict[str, Any]]:

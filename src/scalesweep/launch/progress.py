@@ -11,9 +11,9 @@ from typing import Any, TextIO
 
 from scalesweep.launch.attempts import RunningAttempt
 from scalesweep.launch.local import StageRun, State
-from scalesweep.launch.metric_rows import last_row
 from scalesweep.records import StageRef
 from scalesweep.tracking import metric_names as names
+from scalesweep.tracking.metric_rows import last_row
 
 REFRESH_S = 0.5
 PLAIN_INTERVAL_S = 30.0

@@ -20,11 +20,11 @@ from pathlib import Path
 
 from scalesweep.errors import Interrupted, ScaleSweepError, StoreError
 from scalesweep.launch.failures import EXIT_STORAGE, is_storage_error
-from scalesweep.launch.metric_rows import first_row, last_row, startup_s
 from scalesweep.records import Outcome, StageRef, Usage
 from scalesweep.rundir import AttemptDir, Store, write_json
 from scalesweep.stages import RENDEZVOUS_VARIABLE, RUNNERS, StageContext, StopFlag
 from scalesweep.tracking import metric_names as names
+from scalesweep.tracking.metric_rows import first_row, last_row, startup_s
 
 EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OVERTAKEN = 0, 1, 75, 76
 USAGE_INTERVAL_S = 2.0

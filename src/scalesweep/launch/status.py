@@ -10,7 +10,6 @@ from typing import Any
 
 from scalesweep.errors import StoreError
 from scalesweep.launch import leases
-from scalesweep.launch.metric_rows import last_row
 from scalesweep.launch.progress import seconds_text
 from scalesweep.launch.publish import verdict
 from scalesweep.launch.queue import Place, QueueView, look
@@ -18,6 +17,7 @@ from scalesweep.plan.graph import Cell, Plan, PlannedStage
 from scalesweep.records import Outcome, StageRef
 from scalesweep.rundir import AttemptDir, Store
 from scalesweep.tracking import metric_names as names
+from scalesweep.tracking.metric_rows import last_row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,6 @@ from scalesweep.launch.failures import (
     smaller_of,
 )
 from scalesweep.launch.jobs import JobDir, StageJob, StageJobs, Submission
-from scalesweep.launch.metric_rows import last_row
 from scalesweep.launch.publish import publish, set_aside, verdict
 from scalesweep.launch.rank import EXIT_DONE, EXIT_INTERRUPTED, EXIT_OVERTAKEN, RankTask, done_file
 from scalesweep.launch.slurm_rank import write_task
@@ -52,6 +51,7 @@ from scalesweep.launch.srun import Step
 from scalesweep.records import Done, Execution, Outcome, SlurmRun, StageSpec, Usage
 from scalesweep.rundir import AttemptDir, StageDir, Store, write_json
 from scalesweep.tracking import metric_names as names
+from scalesweep.tracking.metric_rows import last_row
 
 EXIT_OK, EXIT_GAVE_UP = 0, 1
 TICK_S = 0.2

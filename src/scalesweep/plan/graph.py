@@ -113,6 +113,18 @@ class Plan:
                 todo += by_ref[parent].spec.inputs.values()
         return found
 
+    def needed_by(self, cell: Cell) -> set[StageRef]:
+        """All stages that a cell needs, those included that its stages read."""
+        by_ref = self.by_ref
+        found: set[StageRef] = set()
+        todo = list(cell.stages.values())
+        while todo:
+            ref = todo.pop()
+            if ref not in found:
+                found.add(ref)
+                todo += by_ref[ref].spec.inputs.values()
+        return found
+
     def cells_of(self, ref: StageRef) -> Sequence[Cell]:
         """Cells that need a stage."""
         return self._cells_by_ref.get(ref, ())

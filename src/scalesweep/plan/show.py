@@ -9,6 +9,7 @@ from typing import Any
 
 from scalesweep.plan.device_fit import cell_fits
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
+from scalesweep.plan.show_budget import admission_json, admission_lines, study_admission
 from scalesweep.records import StageKind, StageRef
 from scalesweep.rundir import Store
 
@@ -43,10 +44,12 @@ def totals(plan: Plan, done: Set[StageRef]) -> dict[str, Any]:
 def plan_json(plan: Plan, store: Store) -> dict[str, Any]:
     """{"study", "cells": [...], "stages": [{"kind", "key", "done", "cells", ...}], "totals"}."""
     done = done_stages(plan, store)
+    admission = study_admission(plan, store)
     return {
         **plan.header_json(),
         "cells": [cell.to_json() for cell in plan.cells],
         "stages": [_stage_json(plan, stage, done) for stage in plan.stages],
+        **({} if admission is None else {"budget": admission_json(admission)}),
         "totals": totals(plan, done),
     }
 
@@ -63,6 +66,8 @@ def plan_json_text(plan: Plan, store: Store) -> Iterator[str]:
         yield f"{_OPEN if name == 'schema' else ','}\n  {json.dumps(name)}: {_text(value, 2)}"
     yield from _list_text("cells", (cell.to_json() for cell in plan.cells))
     yield from _list_text("stages", (_stage_json(plan, stage, done) for stage in plan.stages))
+    if (admission := study_admission(plan, store)) is not None:
+        yield f',\n  "budget": {_text(admission_json(admission), 2)}'
     yield f',\n  "totals": {_text(totals(plan, done), 2)}\n}}'
 
 
@@ -98,6 +103,7 @@ def print_plan(plan: Plan, store: Store) -> None:
     """Cells, stages, what is shared, what is done."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
@@ -133,6 +139,9 @@ def print_plan(plan: Plan, store: Store) -> None:
         f"({count['stages_without_sharing']} without sharing); "
         f"{count['stages_done']} done, {count['stages_to_run']} to run"
     )
+    if (admission := study_admission(plan, store)) is not None:
+        for line in admission_lines(plan, admission, cell_label):
+            console.print(escape(line), soft_wrap=True)
 
 
 def print_memory(plan: Plan, console: Any) -> None:
