@@ -174,6 +174,20 @@ class TrainingSet:
     def has_image(self, number: int) -> bool:
         return bool(self._picture[number] >= 0)
 
+    def token_sums(self) -> dict[str, int]:
+        """Sums over all samples, by the names of cost_model.token_statistics.TokenStatistics."""
+        pictured = self._picture >= 0
+        text = self.lengths.astype(np.int64) - np.where(pictured, self._num_patches, 0)
+        text = np.maximum(text, 0)  # where a sample was cut within its picture
+        return {
+            "num_samples": len(self),
+            "text_tokens": int(text.sum()),
+            "squared_text_tokens": int((text * text).sum()),
+            "pictures": int(pictured.sum()),
+            "pictured_text_tokens": int(text[pictured].sum()),
+            "supervised": int(self.num_supervised.sum(dtype=np.int64)),
+        }
+
     def open_pixels(self, *, side: int, cache: Path, blind: bool) -> None:
         """Make pixels() ready; blind sets never read a picture.
 
