@@ -216,20 +216,24 @@ def _check_files(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) ->
 def _check_training_data(stage: PlannedStage, roots: Mapping[str, Path], cache: Path) -> None:
     from transformers import AutoTokenizer
 
+    from scalesweep.cost_model.token_cache import keep_statistics
+    from scalesweep.cost_model.token_statistics import training_data_key
     from scalesweep.data.samples import load_training_set
     from scalesweep.models.weights import weights_folder
     from scalesweep.specs import TrainingSpec
 
-    spec = TrainingSpec.from_identity(stage.spec.identity)
+    whole = TrainingSpec.from_identity(stage.spec.identity)
     # What a generator makes is not there yet, and not broken.
-    spec = dataclasses.replace(spec, data=[s for s in spec.data if s.dataset in roots])
+    spec = dataclasses.replace(whole, data=[s for s in whole.data if s.dataset in roots])
     tokenizer = None
     if spec.model is not None:
         folder = weights_folder(
             "tokenizer", spec.model.tokenizer, paths=stage.execution.paths, inputs={}
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    load_training_set(spec, roots=roots, tokenizer=tokenizer, cache=cache)
+    data = load_training_set(spec, roots=roots, tokenizer=tokenizer, cache=cache)
+    if spec == whole:
+        keep_statistics(cache, training_data_key(stage.spec), data.token_sums())
 
 
 def _checked_benchmarks(stage: PlannedStage, roots: Mapping[str, Path]) -> list[Benchmark]:

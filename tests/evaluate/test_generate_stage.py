@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from scalesweep import stages
+from scalesweep.cost_model.token_cache import kept_statistics
+from scalesweep.cost_model.token_statistics import questions_key
 from scalesweep.errors import DataError, Interrupted, StageError
 from scalesweep.evaluate import generate_stage as generate_stage_module
 from scalesweep.evaluate.generate_stage import run
@@ -156,6 +158,11 @@ def test_a_stop_keeps_what_is_answered_and_the_next_attempt_asks_only_the_rest(
     assert work.generated == sum(row["num_tokens"] for row in given_in(again))
     assert work.tokens > 14 + 16 * work.pictures
     assert stopped.attempt.work_done() is None
+    kept = kept_statistics(again.store.cache, questions_key(again.spec))
+    assert kept is not None
+    assert (kept.num_samples, kept.pictures) == (22, 12)
+    assert kept.supervised > work.generated
+    assert kept.text_tokens + 16 * 12 > work.tokens
     assert read_json(again.attempt.path / "generation.json")["all"]["answers"] == 22
 
 

@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from scalesweep.cost_model.token_cache import keep_statistics
+from scalesweep.cost_model.token_statistics import SUMS, questions_key
 from scalesweep.data.images import normalise, read_pixels
 from scalesweep.data.stage import dataset_root
 from scalesweep.errors import Interrupted, StageError
@@ -184,6 +186,9 @@ class _Stage:
             asked.rules.write_answers(folder, answers, model_id=who)
         write_json(self.context.attempt.path / TIME_FILE, self._times())
         write_json(self.context.attempt.work_file, self._work_done().to_json())
+        keep_statistics(
+            self.context.store.cache, questions_key(self.context.spec), self._token_sums()
+        )
 
     def _work_done(self) -> WorkDone:
         """What all ranks of this attempt asked and were told."""
@@ -204,6 +209,23 @@ class _Stage:
             generated=generated,
             device=used_device_name(_device(self.context)),
         )
+
+    def _token_sums(self) -> dict[str, int]:
+        """Of all questions, whichever attempt asked them."""
+        sums = dict.fromkeys(SUMS, 0)
+        patches = 0 if self.spec.tower is None else self.spec.tower.num_patches
+        for asked in self.asked:
+            found = self._logs.of(asked.name)
+            for question, prompt in zip(asked.questions, asked.prompts, strict=True):
+                pictured = question.image is not None and self.spec.tower is not None
+                text = num_tokens(prompt) - patches * pictured
+                sums["num_samples"] += 1
+                sums["text_tokens"] += text
+                sums["squared_text_tokens"] += text * text
+                sums["pictures"] += pictured
+                sums["pictured_text_tokens"] += text * pictured
+                sums["supervised"] += found[question.question_id].answer.num_tokens
+        return sums
 
     def _times(self) -> dict[str, Any]:
         execution = self.context.execution

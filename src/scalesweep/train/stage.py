@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
+from scalesweep.cost_model.token_cache import keep_statistics
+from scalesweep.cost_model.token_statistics import training_data_key
 from scalesweep.data.order import num_steps as count_steps
 from scalesweep.data.samples import TrainingSet, load_training_set
 from scalesweep.data.stage import dataset_root
@@ -66,6 +68,8 @@ def run(context: StageContext) -> None:
     data = load_training_set(
         spec, roots=_roots(spec, context), tokenizer=tokenizer, cache=context.store.cache
     )
+    if context.is_main:
+        keep_statistics(context.store.cache, training_data_key(context.spec), data.token_sums())
     kernel = _kernel(spec, context)
     trainable = build_trainable(
         spec,
