@@ -61,6 +61,8 @@ Verbs
              [--answers FILE --published N] [judge.key=value ...] [--json]
   report     cost beside score     [STUDY] [--format terminal|md|csv|json|html]
              [--paper table1|table2|table3a|table3b|table5: beside the paper's]
+             [--under 150|node_hours=6.5: the best that one run can be had for]
+             [--table front: what each step along the Pareto front costs]
              [--predictions: time and memory, predicted and measured]
   export     a cell's model for plain transformers or peft    CELL DIR [STUDY]
              [--merge] [--no-base] [--dtype bfloat16|float16|float32]

@@ -63,15 +63,21 @@ def _status(words: Sequence[str]) -> int:
     return study_verbs.status(_store(given), study, as_json="--json" in given)
 
 
+_OWN_REPORTS = {"--paper", "--seed-record", "--under", "--table"}
+"""Options of which none goes with --predictions."""
+
+
 def _report(words: Sequence[str]) -> int:
     study, given = _study_arguments(
         "report",
         words,
         flags=("--predictions",),
-        options=("--format", "--output", "--seed-record", "--paper"),
+        options=("--format", "--output", "--seed-record", "--paper", "--under", "--table"),
     )
-    if "--predictions" in given and (other := {"--paper", "--seed-record"} & given.keys()):
+    if "--predictions" in given and (other := _OWN_REPORTS & given.keys()):
         raise ConfigError(f"--predictions: is a report of its own; leave {min(other)} out")
+    if "--table" in given and (other := {"--paper", "--under"} & given.keys()):
+        raise ConfigError(f"--table: is one table by itself; leave {min(other)} out")
     from scalesweep import study_verbs
 
     return study_verbs.report(
@@ -82,6 +88,8 @@ def _report(words: Sequence[str]) -> int:
         seed_record=given.get("--seed-record"),
         paper=given.get("--paper"),
         predictions="--predictions" in given,
+        under=given.get("--under"),
+        table=given.get("--table"),
     )
 
 

@@ -33,6 +33,8 @@ def report(
     seed_record: str | None,
     paper: str | None,
     predictions: bool = False,
+    under: str | None = None,
+    table: str | None = None,
 ) -> int:
     """Print or write a study's report.
 
@@ -57,6 +59,8 @@ def report(
         color=sys.stdout.isatty() and output is None,
         paper=paper,
         predictions=predictions,
+        under=under,
+        table=table,
     )
     print(text, end="" if text.endswith("\n") else "\n")
     return 0

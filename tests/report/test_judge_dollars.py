@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scalesweep.report.answer_text import cost_text
 from scalesweep.report.cells_table import cells_table
 from scalesweep.report.collect import collect
 from scalesweep.report.html import render_html
@@ -17,7 +18,6 @@ from scalesweep.report.render_json import report_json
 from scalesweep.report.render_markdown import render_markdown
 from scalesweep.report.render_terminal import render_terminal
 from scalesweep.report.study_report import StudyReport, build_report
-from scalesweep.report.summary import cost_text
 from scalesweep.report.tables import cost_table, kinds_table
 from tests.report.synthetic import Point, SyntheticStudy, build_study, write_json
 

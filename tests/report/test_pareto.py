@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scalesweep.report.pareto import pareto_front
 
@@ -20,3 +22,17 @@ from scalesweep.report.pareto import pareto_front
 )
 def test_pareto_front(points: list[tuple[float, float]], front: list[int]) -> None:
     assert pareto_front(points) == front
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5))))
+def test_the_front_is_what_no_other_point_dominates(points: list[tuple[int, int]]) -> None:
+    front = pareto_front(points)
+
+    def dominates(one: tuple[int, int], other: tuple[int, int]) -> bool:
+        return one[0] <= other[0] and one[1] >= other[1] and one != other
+
+    assert not any(dominates(point, points[i]) for i in front for point in points)
+    kept = [points[i] for i in front]
+    assert len(set(kept)) == len(kept)
+    for point in points:
+        assert point in kept or any(dominates(best, point) for best in kept)

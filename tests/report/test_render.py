@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from scalesweep.report.answer_text import answer
 from scalesweep.report.collect import collect
 from scalesweep.report.render_csv import render_csv
 from scalesweep.report.render_json import render_json
 from scalesweep.report.render_markdown import render_markdown
 from scalesweep.report.render_terminal import render_terminal
 from scalesweep.report.study_report import StudyReport, build_report
-from scalesweep.report.summary import answer, progress
+from scalesweep.report.summary import progress
 from tests.report.synthetic import QUICKSTART, Point, build_study
 from tests.report.test_verdicts import RECORD
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import shlex
 from pathlib import Path
 
 from scalesweep.errors import ConfigError, StoreError
 from scalesweep.plan.graph import Plan
+from scalesweep.report.best_under import parsed_ceiling
 from scalesweep.report.collect import StudyResults, collect
 from scalesweep.report.seeds_record import SHIPPED, load_seed_record, write_seed_record
 from scalesweep.report.study_report import StudyReport, build_report
@@ -33,6 +35,8 @@ def report(
     record: Path = SHIPPED,
     paper: str | None = None,
     predictions: bool = False,
+    under: str | None = None,
+    table: str | None = None,
 ) -> str:
     """The report of a study as text; where a file was written, its path.
 
@@ -43,16 +47,26 @@ def report(
     record: file of the spread between seeds.
     paper: one of the paper's tables instead of the whole report.
     predictions: what was predicted of each stage beside what it took, instead of the report.
+    table: one table of the answer by itself instead of the whole report.
+    under: what one run may cost: also says which setting is the best under it.
 
     Raises:
-        ConfigError: no such format, table or study, no study at all, or output cannot be written.
+        ConfigError: no such format, table, ceiling or study, no study at all, or output cannot be
+            written.
         StoreError: the study's plan cannot be read.
     """
     check_format(format)
     if predictions:
         return _delivered(_predictions(store, study, format, width=width, color=color), output)
     made = study_report(store, study, record=record)
-    if paper is not None:
+    if under is not None:
+        ceiling = parsed_ceiling(under, has_prices=made.has_prices)
+        made = dataclasses.replace(made, ceiling=ceiling)
+    if table is not None:
+        from scalesweep.report.one_table import render_one_table
+
+        text = render_one_table(table, made, format, width=width, color=color)
+    elif paper is not None:
         from scalesweep.report.paper.build import paper_table
         from scalesweep.report.paper.render import render
 

@@ -29,6 +29,11 @@ def plain_signed(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
 
 
+def p_value(value: float) -> str:
+    """Two digits; "< 0.001" below."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
 def decimals_for(values: Iterable[float], *, most: int = 6) -> int:
     """Decimals that give the smallest positive value two digits; the same for a whole column."""
     positive = [value for value in values if value > 0]

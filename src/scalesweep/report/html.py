@@ -9,9 +9,11 @@ from pathlib import Path
 
 from scalesweep.report import formatting as fmt
 from scalesweep.report import summary
+from scalesweep.report.answer_text import answer_sentences
 from scalesweep.report.cells_table import cells_table
 from scalesweep.report.figures.interval import interval_figure
 from scalesweep.report.findings import Measure
+from scalesweep.report.front_table import front_table
 from scalesweep.report.html_figures import (
     cost_score_section,
     effects_section,
@@ -58,6 +60,7 @@ def render_html(report: StudyReport) -> str:
             _opening(report),
             cost_score_section(report),
             _table_section(cost_table(report), lead=""),
+            _table_section(front_table(report), lead="", is_sortable=False),
             _table_section(unfinished_table(report), lead="", is_sortable=False),
             effects_section(report),
             _table_section(grid_table(report), lead="", is_sortable=False),
@@ -94,12 +97,14 @@ def _opening(report: StudyReport) -> Markup:
     results = report.results
     asked, more = summary.question(report)
     progress = summary.progress(report)
+    first, *others = answer_sentences(report)
     return tag(
         "header",
         tag("p", tag("b", "scalesweep"), f" · study {results.plan.study}", class_="eyebrow"),
         tag("h1", asked),
         tag("p", more, class_="about") if more else None,
-        tag("p", _emphasised(summary.answer(report), report), class_="answer"),
+        tag("p", _emphasised(first, report), class_="answer"),
+        (tag("p", _emphasised(text, report), class_="answer more") for text in others),
         tag("p", progress, class_="progress") if progress else None,
         tag("dl", _tiles(report), class_="tiles"),
     )
@@ -240,7 +245,9 @@ def _table_section(table: Table | None, *, lead: str, is_sortable: bool = True) 
     )
 
 
-_PLACED = frozenset({"cost", "unfinished", "grid", "findings", "language", "categories", "kinds"})
+_PLACED = frozenset(
+    {"cost", "front", "unfinished", "grid", "findings", "language", "categories", "kinds"}
+)
 """Tables that have their place on the page, or are shown as cards."""
 
 

@@ -22,6 +22,7 @@ from scalesweep.report.markup import Child, Markup, joined, tag
 from scalesweep.report.predictions import prediction_report
 from scalesweep.report.render_predictions import groups_table, times_table
 from scalesweep.report.study_report import StudyReport
+from scalesweep.report.summary import error_sources
 
 _TUNINGS = {"full": "full tuning", "lora": "LoRA", "qlora": "QLoRA", "blind": "blind baseline"}
 
@@ -59,8 +60,8 @@ def cost_score_section(report: StudyReport) -> Markup | None:
         ),
         _cost_score_legend(report),
         lead="Each setting by what one run of it costs alone, all its stages included. Lines "
-        "are 95 % intervals. The dotted staircase is the Pareto front: the best score for at "
-        "most that cost.",
+        f"are 95 % intervals, of {error_sources(report)}. The dotted staircase is the Pareto "
+        "front: the best score for at most that cost.",
     )
 
 

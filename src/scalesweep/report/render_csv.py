@@ -7,8 +7,10 @@ import io
 from typing import Any
 
 from scalesweep.report import formatting as fmt
+from scalesweep.report.best_under import BestUnder
 from scalesweep.report.collect import CellResult
 from scalesweep.report.labels import value_at
+from scalesweep.report.settings import Setting
 from scalesweep.report.study_report import StudyReport
 
 _CONFIG = {
@@ -50,6 +52,8 @@ def _row(report: StudyReport, cell: CellResult) -> dict[str, Any]:
         "nodes": cell.cell.num_nodes,
         "pareto": int(on_front),
     }
+    if (under := report.best_under) is not None:
+        row["under_ceiling"] = _under_ceiling(under, cell)
     for name in sorted({name for other in results.cells for name in other.scores}):
         scored, before = cell.scores.get(name), cell.before.get(name)
         row[f"score_{name}"] = _number(scored.score if scored else None)
@@ -74,6 +78,19 @@ def _row(report: StudyReport, cell: CellResult) -> dict[str, Any]:
     row["usd_per_node_hour"] = " ".join(f"{p.usd_per_node_hour:g}" for p in results.prices)
     row["price_is_example"] = int(any(price.is_example for price in results.prices))
     return row
+
+
+def _under_ceiling(under: BestUnder, cell: CellResult) -> str:
+    """best | not told apart (from it, and cheaper) | other | nothing: not to be had for so much."""
+
+    def is_of(*settings: Setting) -> bool:
+        return any(cell in setting.cells for setting in settings)
+
+    if under.best is not None and is_of(under.best):
+        return "best"
+    if is_of(*under.alike):
+        return "not told apart"
+    return "other" if is_of(*under.affordable) else ""
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,8 @@ from scalesweep.cost_model.cost import Cost
 from scalesweep.records import SCHEMA
 from scalesweep.report import formatting as fmt
 from scalesweep.report import summary
+from scalesweep.report.answer_rows import best_under_json, front_rows
+from scalesweep.report.answer_text import answer_sentences
 from scalesweep.report.collect import CellResult
 from scalesweep.report.costs import JudgePay, StageCost
 from scalesweep.report.scores import BenchmarkResult, CategoryResult
@@ -29,12 +31,14 @@ def render_json(report: StudyReport) -> str:
 def report_json(report: StudyReport) -> dict[str, Any]:
     results = report.results
     asked, more = summary.question(report)
+    sentences, under = answer_sentences(report), report.best_under
     return {
         "schema": SCHEMA,
         "study": results.plan.study,
         "question": asked,
         "about": more,
-        "answer": summary.answer(report),
+        "answer": sentences[0],
+        "answers": sentences,
         "progress": summary.progress(report),
         "command": fmt.public(results.plan.command),
         "primary": results.primary,
@@ -42,6 +46,8 @@ def report_json(report: StudyReport) -> dict[str, Any]:
         "cells": [cell_json(cell, has_jobs=results.account is not None) for cell in results.cells],
         "settings": [_setting(report, setting) for setting in report.settings],
         "pareto_front": [setting.label for setting in report.front],
+        "front": front_rows(report),
+        **({"best_under": best_under_json(report, under)} if under is not None else {}),
         "seed_spread": {
             name: {
                 "standard_deviation": known.spread.standard_deviation if known.spread else None,

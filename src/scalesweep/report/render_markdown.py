@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scalesweep.report import formatting as fmt
 from scalesweep.report import summary
+from scalesweep.report.answer_text import answer_sentences
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.table import Table
 from scalesweep.report.tables import all_tables
@@ -15,9 +16,11 @@ def render_markdown(report: StudyReport) -> str:
     parts = [f"# {_escaped(asked)}"]
     if more:
         parts.append(_escaped(more))
+    first, *more_answers = answer_sentences(report)
     paragraphs = [
         summary.progress(report),
-        f"**{_escaped(summary.answer(report))}**",
+        f"**{_escaped(first)}**",
+        *map(_escaped, more_answers),
         summary.findings_summary(report),
     ]
     parts += [text for text in paragraphs if text]

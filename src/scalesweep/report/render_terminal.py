@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from scalesweep.report import formatting as fmt
 from scalesweep.report import summary
+from scalesweep.report.answer_text import answer_sentences
+from scalesweep.report.front_table import front_table
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.table import Table
 from scalesweep.report.tables import (
@@ -40,6 +42,7 @@ def render_terminal(report: StudyReport, *, width: int = 80, color: bool = False
     _print_head(console, report)
     for table in (
         cost_table(report),
+        front_table(report),
         unfinished_table(report),
         grid_table(report),
         language_table(report),
@@ -95,7 +98,8 @@ def _print_head(console: Console, report: StudyReport) -> None:
     console.print()
     if text := summary.progress(report):
         console.print(Text(text, style="yellow"))
-    console.print(Text(summary.answer(report)))
+    for text in answer_sentences(report):
+        console.print(Text(text))
     if text := summary.findings_summary(report):
         console.print(Text(text))
 

@@ -111,6 +111,24 @@ class Contrast:
     seed_variance: float
     question_variance: float
     judge_variance: float = 0.0
+    num_differing: int = 0
+    """Of the questions, those on which the weighted sum is not zero."""
+
+
+def p_value(found: Contrast) -> float:
+    """Chance of a difference at least so far from zero if there were none, to either side.
+
+    Never below what an exact test by signs could find: of k questions on which two settings
+    differ, all in favour of one happens with a chance of 2 / 2^k if neither is better. So a
+    handful of questions tells nothing apart, however alike they came out.
+    """
+    value = found.estimate
+    if value.standard_error == 0:
+        p = 1.0 if value.value == 0 else 0.0
+    else:
+        # The lower tail: the upper one is 1 minus nearly 1.
+        p = 2 * student_t.cdf(-abs(value.value) / value.standard_error, df=value.df)
+    return min(1.0, max(p, 2 * 0.5**found.num_differing))
 
 
 def contrast(terms: Sequence[Term], *, spread: Spread | None) -> Contrast:
@@ -150,6 +168,7 @@ def contrast(terms: Sequence[Term], *, spread: Spread | None) -> Contrast:
         seed_variance=seed_variance,
         question_variance=parts[0].variance,
         judge_variance=math.fsum(part.variance for part in judging),
+        num_differing=sum(value != 0 for value in sums),
     )
 
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+from scalesweep.report.best_under import BestUnder, Ceiling, best_under
 from scalesweep.report.collect import StudyResults
+from scalesweep.report.cost_unit import CostUnit
+from scalesweep.report.distinguishable import Pair, all_pairs
 from scalesweep.report.findings import FINDINGS
 from scalesweep.report.labels import flattened
+from scalesweep.report.marginal import Step, neighbour_steps, shown_steps
 from scalesweep.report.pareto import pareto_front
 from scalesweep.report.seeds_record import SeedsRecord
 from scalesweep.report.settings import ErrorParts, Setting, settings_of
@@ -26,6 +31,8 @@ class StudyReport:
     """Empty where the study has the cells of none of them."""
     front: tuple[Setting, ...]
     """Settings on the Pareto front of standalone cost and score, by rising cost."""
+    ceiling: Ceiling | None = None
+    """What one run may cost, where it was asked for the best under it."""
 
     @property
     def primary(self) -> str:
@@ -35,6 +42,10 @@ class StudyReport:
     def has_prices(self) -> bool:
         """Otherwise dollars say nothing and node-hours stand for cost."""
         return any(price.usd_per_node_hour > 0 for price in self.results.prices)
+
+    @property
+    def unit(self) -> CostUnit:
+        return CostUnit.usd if self.has_prices else CostUnit.node_hours
 
     @property
     def has_seeds(self) -> bool:
@@ -78,8 +89,44 @@ class StudyReport:
 
     def cost(self, setting: Setting) -> float:
         """Standalone cost with judges in dollars, or in node-hours where there are no prices."""
-        cost = setting.mean_cost("whole")
-        return cost.usd if self.has_prices else cost.node_hours
+        return self.unit.of(setting.mean_cost("whole"))
+
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Every two comparable settings, the one that scores higher first."""
+        by_score = sorted(comparable_settings(self), key=lambda s: -(s.score(self.primary) or 0.0))
+        return all_pairs(by_score, self.difference)
+
+    def pair(self, one: Setting, other: Setting) -> Pair | None:
+        """Seen from one; None where the two cannot be compared."""
+        for pair in self.pairs:
+            if (pair.one is one and pair.other is other) or (
+                pair.one is other and pair.other is one
+            ):
+                return pair.seen_from(one)
+        return None
+
+    @cached_property
+    def front_steps(self) -> tuple[Step, ...]:
+        """From each setting of the front to the next dearer one."""
+        return neighbour_steps(self.front, cost=self.cost, pair=self.pair)
+
+    @cached_property
+    def shown_steps(self) -> tuple[Step, ...]:
+        """Along the front, from each setting to the next that is told apart from it."""
+        return shown_steps(self.front, cost=self.cost, pair=self.pair)
+
+    @property
+    def best_under(self) -> BestUnder | None:
+        """None where no ceiling was asked for."""
+        if self.ceiling is None:
+            return None
+        return best_under(
+            comparable_settings(self),
+            self.ceiling,
+            score=lambda setting: setting.score(self.primary) or 0.0,
+            pair=self.pair,
+        )
 
 
 def build_report(results: StudyResults, record: SeedsRecord | None) -> StudyReport:

@@ -1,4 +1,4 @@
-"""The study in a few computed sentences: its question, its answer, where it stands."""
+"""The study in a few computed sentences: its question, where it stands, how it was measured."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from scalesweep.report import formatting as fmt
 from scalesweep.report.costs import JudgePay, StageCost
-from scalesweep.report.settings import Setting
 from scalesweep.report.slurm_accounting import NamedCharge
 from scalesweep.report.stage_results import StageState
-from scalesweep.report.study_report import StudyReport, comparable_settings
+from scalesweep.report.study_report import StudyReport
 from scalesweep.report.verdicts import Verdict
 
 
@@ -21,42 +20,6 @@ def question(report: StudyReport) -> tuple[str, str]:
     if mark:
         return fmt.public(head + mark), fmt.public(rest.strip())
     return fmt.public(text) or f"Study {report.results.plan.study}", ""
-
-
-def cost_text(report: StudyReport, setting: Setting) -> str:
-    """Its standalone cost with what judges were paid, with unit."""
-    cost = setting.mean_cost("whole")
-    if report.has_prices:
-        return fmt.usd(cost.usd)
-    return f"{cost.node_hours:.{fmt.decimals_for([cost.node_hours])}f} node-hours"
-
-
-def answer(report: StudyReport) -> str:
-    """One sentence: the best setting, and the cheapest that cannot be told apart from it."""
-    settings = comparable_settings(report)
-    if not settings:
-        if not any("judge" in cell.cell.stages for cell in report.results.cells):
-            return "This study ends before its checkpoints are scored."
-        return "No setting is finished and scored yet."
-    best = max(settings, key=lambda s: (s.score(report.primary) or 0.0, -report.cost(s)))
-    score = fmt.score_with_error(best.score(report.primary), report.standard_error(best))
-    lead = f"{best.label} scores highest, {score}, for {cost_text(report, best)} a run"
-    if len(settings) == 1:
-        return f"{lead}; there is no other setting to compare it with."
-    cheaper = sorted((s for s in settings if report.cost(s) < report.cost(best)), key=report.cost)
-    if not cheaper:
-        return f"{lead}, and none is cheaper."
-    for setting in cheaper:
-        found = report.difference(best, setting)
-        if found is not None and found.estimate.low <= 0:
-            value = found.estimate
-            less = fmt.percent(1 - report.cost(setting) / report.cost(best))
-            return (
-                f"{lead}; {setting.label} costs {less} less and cannot be told "
-                f"apart from it (difference {value.value:.3f}, 95 % interval "
-                f"{fmt.plain_signed(value.low)} to {fmt.plain_signed(value.high)})."
-            )
-    return f"{lead}; every cheaper setting scores lower by more than chance explains (95 %)."
 
 
 def progress(report: StudyReport) -> str:
@@ -133,37 +96,38 @@ def method_notes(report: StudyReport) -> list[str]:
     return notes
 
 
-def error_note(report: StudyReport) -> str:
-    """Which sources of chance stand in the ± of scores, and which do not."""
+def error_sources(report: StudyReport) -> str:
+    """What stands in the errors of scores: "the questions, the seeds and the judge runs"."""
     parts = [found for s in report.settings if (found := report.error_parts(s)) is not None]
-    judges = {
-        cell.scores[report.primary].judge_model
-        for setting in report.settings
-        for cell in setting.scored(report.primary)
-    } - {None}
     judged = [part.judging is not None for part in parts]
     held = ["the questions"]
-    missing = []
-    known = report.spreads.get(report.primary)
-    spread = known.spread if known is not None else None
-    if spread is not None:
+    if report.spread(report.primary) is not None:
         held.append("the seeds")
+    if any(judged):
+        held.append("the judge runs" if all(judged) else "the judge runs where there are several")
+    return fmt.listed(held)
+
+
+def error_note(report: StudyReport) -> str:
+    """Which sources of chance stand in the ± of scores, and which do not."""
+    said = [f"± is one standard error, of {error_sources(report)}."]
+    known = report.spreads.get(report.primary)
+    if known is not None and known.spread is not None:
+        said.append(
+            f"Standard deviation between seeds: {known.spread.standard_deviation:.4f} "
+            f"({known.spread.df} degrees of freedom), {known.source}."
+        )
     else:
-        missing.append(
+        said.append(
             "The spread between seeds is not known (one seed per cell and no record of it): "
             "differences look surer than they are."
         )
-    if any(judged):
-        held.append("the judge runs" if all(judged) else "the judge runs where there are several")
-    elif judges:
-        missing.append("Judges were asked once: the spread between judge runs is not known.")
-    said = f"± is one standard error, of {fmt.listed(held)}."
-    if known is not None and spread is not None:
-        said += (
-            f" Standard deviation between seeds: {spread.standard_deviation:.4f} "
-            f"({spread.df} degrees of freedom), {known.source}."
-        )
-    return " ".join([said, *missing])
+    scored = [
+        cell.scores[report.primary] for s in report.settings for cell in s.scored(report.primary)
+    ]
+    if any(score.judge_model and len(score.runs) < 2 for score in scored):
+        said.append("Where a judge was asked once, the spread between judge runs is not known.")
+    return " ".join(said)
 
 
 MOST_NAMED = 20

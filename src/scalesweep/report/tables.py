@@ -10,6 +10,7 @@ from scalesweep.records import StageKind
 from scalesweep.report import formatting as fmt
 from scalesweep.report.collect import CellResult
 from scalesweep.report.costs import JudgePay
+from scalesweep.report.front_table import front_table
 from scalesweep.report.labels import usual_values, value_at
 from scalesweep.report.settings import Setting
 from scalesweep.report.stage_results import StageState
@@ -460,6 +461,7 @@ def all_tables(report: StudyReport) -> list[Table]:
     """In the order in which a report shows them."""
     tables = [
         cost_table(report),
+        front_table(report),
         unfinished_table(report),
         grid_table(report),
         language_table(report),

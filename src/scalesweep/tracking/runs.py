@@ -22,6 +22,7 @@ from typing import Any
 from scalesweep.cost_model.cost import Cost
 from scalesweep.plan.graph import Cell
 from scalesweep.records import canonical_json
+from scalesweep.report import answer_text
 from scalesweep.report import summary as summary_texts
 from scalesweep.report.collect import CellResult
 from scalesweep.report.formatting import public
@@ -240,7 +241,7 @@ def _study_run(report: StudyReport) -> RunDescription:
         },
         summary={
             "state": state,
-            "answer": summary_texts.answer(report),
+            "answer": answer_text.answer(report),
             "cells/total": num_cells,
             "cells/done": results.num_done,
             **_cost("", results.total.total),

@@ -1,0 +1,107 @@
+"""Which pairs are told apart, against calculation by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalesweep.report.collect import collect
+from scalesweep.report.distinguishable import holm
+from scalesweep.report.statistics import Contrast, Estimate, Term, contrast, p_value
+from scalesweep.report.study_report import StudyReport, build_report
+from tests.report.synthetic import Point, build_study
+from tests.report.test_verdicts import RECORD
+
+POINTS = [
+    Point(score=0.500, model="mini_xs"),
+    Point(score=0.510),
+    Point(score=0.800, model="mini_m"),
+    Point(score=0.170, blind=True),
+]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> StudyReport:
+    study = build_study(tmp_path_factory.mktemp("store"), POINTS, num_questions=400)
+    return build_report(collect(study.store, study.plan), RECORD)
+
+
+def test_holm_multiplies_the_smallest_p_by_all_tests_and_the_next_by_one_fewer() -> None:
+    # In order 0.005 x 4, 0.01 x 3, 0.03 x 2, and 0.04 x 1, which may not be below 0.06
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1)))
+def test_holm_never_tells_apart_what_a_test_by_itself_does_not(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+
+    assert all(raw <= p <= 1 for raw, p in zip(p_values, corrected, strict=True))
+    by_raw = [p for _, p in sorted(zip(p_values, corrected, strict=True))]
+    assert by_raw == sorted(by_raw)
+    # Nor less than Bonferroni's correction does.
+    bonferroni = [min(1.0, raw * len(p_values)) for raw in p_values]
+    assert all(p <= most for p, most in zip(corrected, bonferroni, strict=True))
+
+
+def test_p_is_two_sided_students() -> None:
+    estimate = Estimate(value=-2.0, standard_error=1.0, df=2, low=0, high=0)
+    found = Contrast(
+        estimate=estimate,
+        num_questions=500,
+        seed_variance=0,
+        question_variance=1,
+        num_differing=300,
+    )
+
+    # For two degrees of freedom P(|T| > t) = 1 - t / sqrt(2 + t^2).
+    assert p_value(found) == pytest.approx(1 - 2 / math.sqrt(6))
+
+
+@pytest.mark.parametrize(
+    ("num_right", "p"), [(0, 1.0), (1, 1.0), (5, 0.0625), (6, 0.03125)], ids=str
+)
+def test_a_handful_of_questions_tells_nothing_apart_however_alike(num_right: int, p: float) -> None:
+    right = Term(weight=1.0, items={str(i): 1.0 for i in range(max(num_right, 2))}, num_seeds=1)
+    wrong = Term(
+        weight=-1.0,
+        items={name: float(int(name) >= num_right) for name in right.items},
+        num_seeds=1,
+    )
+
+    assert p_value(contrast([right, wrong], spread=None)) == p
+
+
+def test_pairs_are_of_sighted_settings_the_better_one_first(report: StudyReport) -> None:
+    found = [(pair.one.label, pair.other.label) for pair in report.pairs]
+
+    assert found == [
+        ("mini_m 32px full", "mini_s 32px full"),
+        ("mini_m 32px full", "mini_xs 32px full"),
+        ("mini_s 32px full", "mini_xs 32px full"),
+    ]
+    assert [pair.is_told_apart for pair in report.pairs] == [True, True, False]
+    assert [pair.corrected_p for pair in report.pairs] == holm([pair.p for pair in report.pairs])
+
+
+def test_a_pair_seen_from_the_other_side_has_the_opposite_difference(report: StudyReport) -> None:
+    best, middle = (report.pairs[0].one, report.pairs[0].other)
+
+    there, back = report.pair(best, middle), report.pair(middle, best)
+
+    assert there is not None
+    assert back is not None
+    assert there.difference.value == pytest.approx(0.29)
+    assert (back.one, back.other) == (middle, best)
+    assert back.difference.value == -there.difference.value
+    assert (back.difference.low, back.difference.high) == (
+        -there.difference.high,
+        -there.difference.low,
+    )
+    assert back.p == there.p
+    blind = next(setting for setting in report.settings if setting.is_blind)
+    assert report.pair(best, blind) is None
