@@ -62,7 +62,7 @@ Verbs
   report     cost beside score     [STUDY] [--format terminal|md|csv|json|html]
              [--paper table1|table2|table3a|table3b|table5: beside the paper's]
              [--under 150|node_hours=6.5: the best that one run can be had for]
-             [--table front: what each step along the Pareto front costs]
+             [--table front|pairs: of the answer, by itself]
              [--predictions: time and memory, predicted and measured]
   export     a cell's model for plain transformers or peft    CELL DIR [STUDY]
              [--merge] [--no-base] [--dtype bfloat16|float16|float32]

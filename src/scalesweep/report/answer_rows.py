@@ -41,6 +41,21 @@ def front_rows(report: StudyReport) -> list[Row]:
     return rows
 
 
+def pair_rows(report: StudyReport) -> list[Row]:
+    """Every two comparable settings, the better one first."""
+    return [
+        {
+            "setting": pair.one.label,
+            "other": pair.other.label,
+            **_estimate("difference", pair.difference),
+            "p": pair.p,
+            "corrected_p": pair.corrected_p,
+            "is_told_apart": pair.is_told_apart,
+        }
+        for pair in report.pairs
+    ]
+
+
 def best_under_json(report: StudyReport, found: BestUnder) -> Row:
     unit = found.ceiling.unit
 

@@ -18,6 +18,7 @@ def answer_sentences(report: StudyReport) -> list[str]:
         answer(report),
         best_under_text(report, found) if found is not None else "",
         front_text(report),
+        pairs_text(report),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -137,3 +138,15 @@ def _step_text(report: StudyReport, step: Step) -> str:
     assert price is not None, "shown steps have a price"
     value, low, high = report.unit.texts(price.value, price.low, price.high)
     return f"{value} ({low} to {high}, 95 %) from {step.before.label} to {step.after.label}"
+
+
+def pairs_text(report: StudyReport) -> str:
+    """How many pairs are told apart; nothing where the answer has said it of the only one."""
+    told = sum(pair.is_told_apart for pair in report.pairs)
+    if len(report.pairs) < 2:
+        return ""
+    return (
+        f"Of {len(report.pairs)} pairs of settings {told or 'none'} "
+        f"{'is' if told < 2 else 'are'} told apart (paired over questions, corrected for their "
+        "number)."
+    )

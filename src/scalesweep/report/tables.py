@@ -12,6 +12,7 @@ from scalesweep.report.collect import CellResult
 from scalesweep.report.costs import JudgePay
 from scalesweep.report.front_table import front_table
 from scalesweep.report.labels import usual_values, value_at
+from scalesweep.report.pairs_table import pairs_table
 from scalesweep.report.settings import Setting
 from scalesweep.report.stage_results import StageState
 from scalesweep.report.study_report import StudyReport
@@ -462,6 +463,7 @@ def all_tables(report: StudyReport) -> list[Table]:
     tables = [
         cost_table(report),
         front_table(report),
+        pairs_table(report),
         unfinished_table(report),
         grid_table(report),
         language_table(report),
