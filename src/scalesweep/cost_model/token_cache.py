@@ -1,7 +1,8 @@
 """What is known of the tokens that a stage works on; counts are kept in a store's cache.
 
 Written by whoever has read the data (a training or generate stage, the check before a study), once;
-a plan that finds none takes declared ones. Like all of the cache it may be deleted.
+a plan that finds none samples the files, or takes what is declared. Like all of the cache it may be
+deleted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scalesweep.cost_model.declared_tokens import declared_questions, declared_training
+from scalesweep.cost_model.sampled_tokens import sampled_training
 from scalesweep.cost_model.token_statistics import (
     TokenStatistics,
     questions_key,
@@ -28,12 +30,14 @@ def stage_tokens(
     *,
     dataset: Callable[[StageRef], DataSpec | None],
     caches: Sequence[Path] = (),
+    roots: Mapping[str, Path] | None = None,
 ) -> TokenStatistics | None:
     """Of the samples a training stage learns from, each once; of the questions that a generate
     stage asks or a judge stage reads the answers to. Its source says whether they were counted.
 
     dataset: what a data stage draws or indexes (None: not known). caches: Store.cache of the
-    stores that are asked, the first that knows wins. None: nothing is known, and of a data stage.
+    stores that are asked, the first that knows wins. roots: folders of data sets that lie here, by
+    name: files that nobody has counted are sampled. None: nothing is known, and of a data stage.
     """
     data = {
         role.removeprefix("data:"): drawn
@@ -51,7 +55,11 @@ def stage_tokens(
             asks.benchmarks, data, asks=asks
         )
     spec = TrainingSpec.from_identity(stage.identity)
-    return _kept(caches, training_data_key(stage)) or declared_training(spec, data)
+    return (
+        _kept(caches, training_data_key(stage))
+        or sampled_training(spec, roots or {})
+        or declared_training(spec, data)
+    )
 
 
 def _kept(caches: Sequence[Path], key: str) -> TokenStatistics | None:

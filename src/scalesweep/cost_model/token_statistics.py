@@ -10,6 +10,7 @@ needs three sums, whatever P is.
 Where they are from, from the best on (cost_model/token_cache.py, stage_tokens):
 
     counted     by whoever read the data: a training or generate stage, the check before a study
+    sampled     from the first megabytes of files that lie here (cost_model/sampled_tokens.py)
     declared    published or assumed figures of known data sets (cost_model/declared_tokens.py)
 """
 
@@ -24,7 +25,7 @@ from scalesweep.models.flops import Work
 from scalesweep.records import StageSpec, canonical_json
 from scalesweep.specs import GenerateSpec, Method, TrainingSpec
 
-COUNTED, DECLARED = "counted", "declared"
+COUNTED, SAMPLED, DECLARED = "counted", "sampled", "declared"
 
 
 @dataclass(frozen=True, kw_only=True)
