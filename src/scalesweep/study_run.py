@@ -15,14 +15,17 @@ from scalesweep.config.run import RunConfig
 from scalesweep.errors import PlanError, ScaleSweepError
 from scalesweep.hub_access import ask_hub
 from scalesweep.launch import accounting
+from scalesweep.launch.budget import admit_study, admitted_part, budget_lines
 from scalesweep.launch.local import Scheduler, StudyResult
 from scalesweep.launch.preamble import preamble_path
 from scalesweep.launch.progress import choose_progress
 from scalesweep.launch.summary import summary_lines
+from scalesweep.plan.admission import Admission
 from scalesweep.plan.feasible import machine, refuse_impossible
 from scalesweep.plan.graph import Plan
 from scalesweep.plan.resources import is_slurm, node_devices
-from scalesweep.plan.show import is_done
+from scalesweep.plan.show import cell_label, is_done
+from scalesweep.plan.show_budget import admission_lines
 from scalesweep.preflight import check_external_data
 from scalesweep.rundir import Store
 
@@ -61,17 +64,10 @@ def check_can_run(plan: Plan, store: Store, config: RunConfig) -> None:
 
 
 def _check_for_slurm(config: RunConfig) -> None:
-    """What Slurm would only say in the log of a job, or what is not enforced there."""
+    """What Slurm would only say in the log of a job."""
     preamble = preamble_path(config.cluster)
     if preamble is not None and not Path(preamble).is_file():
         raise PlanError(f"cluster.preamble={preamble}: no such file")
-    for key in ("usd", "node_hours"):
-        value = getattr(config.budget, key)
-        if value is not None:
-            raise PlanError(
-                f"budget.{key}={value:g}: this version holds budgets on one machine only, not on "
-                "Slurm; leave it out, or take cluster=local"
-            )
 
 
 Shown = Callable[[Plan, Store], str]
@@ -96,6 +92,7 @@ def run_plan(
             f"{len(before)} done; everything is written below {store.study(plan.study)}",
             flush=True,
         )
+    _say_admission(plan, admit_study(store, plan))
     with choose_progress() as progress:
         result = Scheduler(
             plan=plan,
@@ -103,8 +100,6 @@ def run_plan(
             num_workers=node_devices(config.cluster),
             progress=progress,
             max_tries=config.cluster.max_tries or 1,
-            max_usd=config.budget.usd,
-            max_node_hours=config.budget.node_hours,
         ).run()
     scores: Mapping[str, float] = {}
     if plan_has_scores(plan) and not result.interrupted:
@@ -114,10 +109,18 @@ def run_plan(
         _export(plan, store, project=tracking.project, entity=tracking.entity)
     for line in summary_lines(plan, result):
         print(line)
+    for line in budget_lines(plan, store):
+        print(line)
     if result.interrupted:
         print("type the line again to continue; `report` shows what there is")
     _print_totals(begin, result)
     return Outcome(exit_status=exit_status(result), scores=scores)
+
+
+def _say_admission(plan: Plan, admission: Admission | None) -> None:
+    if admission is not None:
+        for line in admission_lines(plan, admission, cell_label):
+            print(line, flush=True)
 
 
 def plan_has_scores(plan: Plan) -> bool:
@@ -136,7 +139,9 @@ def _run_on_slurm(
 ) -> Outcome:
     from scalesweep.study_submit import submit_study
 
-    result = submit_study(plan, store, config)
+    admission = admit_study(store, plan)
+    _say_admission(plan, admission)
+    result = submit_study(plan, store, config, admitted_part(plan, admission))
     if wait:
         from scalesweep.launch.watch import Watcher
 

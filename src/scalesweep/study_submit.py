@@ -10,8 +10,10 @@ from scalesweep.plan.graph import Plan
 from scalesweep.rundir import Store
 
 
-def submit_study(plan: Plan, store: Store, config: RunConfig) -> Submitted:
+def submit_study(plan: Plan, store: Store, config: RunConfig, part: Plan) -> Submitted:
     """Submit what is missing, and say what was done.
+
+    part: of the plan, what its budget has room for.
 
     Raises:
         SlurmError: Slurm does not answer or refuses; the same line goes on from there.
@@ -20,18 +22,18 @@ def submit_study(plan: Plan, store: Store, config: RunConfig) -> Submitted:
     try:
         store.study(plan.study).mkdir(parents=True, exist_ok=True)
         announce(store, plan)
-        result = Submitter(plan=plan, store=store, cluster=config.cluster).submit()
+        result = Submitter(plan=part, store=store, cluster=config.cluster).submit()
     except OSError as error:
         raise StoreError(
             f"store={store.root}: cannot be written ({error.strerror or error}); choose another "
             "with store=DIR, on a file system that all nodes see"
         ) from error
-    for line in submitted_lines(plan, result):
+    for line in submitted_lines(plan, result, num_left_out=len(plan.stages) - len(part.stages)):
         print(line)
     return result
 
 
-def submitted_lines(plan: Plan, result: Submitted) -> list[str]:
+def submitted_lines(plan: Plan, result: Submitted, *, num_left_out: int = 0) -> list[str]:
     """What was submitted, what there was, and what to type next."""
     total = len(plan.stages)
     lines = [
@@ -52,6 +54,8 @@ def submitted_lines(plan: Plan, result: Submitted) -> list[str]:
             f"{result.elsewhere} stages were submitted to another cluster, which cannot be seen "
             "from here; type the line there"
         )
+    if num_left_out:
+        lines.append(f"{num_left_out} stages are left out: the budget has no room for their cells")
     if result.login:
         lines.append(
             f"{result.login} judge stages wait for this machine: `scalesweep judge {plan.study}`, "

@@ -68,6 +68,7 @@ def report(
 
 def watch(root: Path, study: str | None) -> int:
     """Follow a study's jobs to their end; then report, and write its W&B runs."""
+    from scalesweep.launch.budget import budget_lines
     from scalesweep.launch.watch import Watcher
     from scalesweep.study_run import CELL_FAILED, DONE, finish
 
@@ -76,9 +77,11 @@ def watch(root: Path, study: str | None) -> int:
     watched = Watcher(plan=plan, store=store).run()
     finish(plan, store)
     for stage in watched.status.values():
-        if stage.state not in ("done", "waiting", "blocked"):
+        if stage.state not in ("done", "waiting", "blocked", "left out"):
             log = f"; log: {stage.log}" if stage.log else ""
             print(f"{stage.state}: {stage.label}: {stage.detail}{log}")
+    for line in budget_lines(plan, store):
+        print(line)
     if not watched.all_done:
         print("type the study's line again to continue")
     return DONE if watched.all_done else CELL_FAILED

@@ -346,48 +346,7 @@ def test_a_full_disk_fails_the_stage_that_meets_it(store: Store) -> None:
     assert states(result) == {"full": State.failed, "good": State.done}
 
 
-# ------------------------------------------------------------------------------- budget
-
-
-def test_a_spent_budget_leaves_stages_out(store: Store) -> None:
-    # Half a node for at least 0.02 s at 10 dollars an hour: 2.8e-5 dollars or more.
-    first = stage("first", "count", steps=1, usd_per_node_hour=10)
-    plan = plan_of(first, stage("second", after=[first]), stage("third", after=[first]))
-
-    result = run(plan, store, max_usd=2e-5)
-
-    assert states(result) == {
-        "first": State.done, "second": State.left_out, "third": State.left_out,
-    }  # fmt: skip
-    assert result.runs[plan.stages[1].spec.ref].cause == "the budget is spent"
-    assert exit_status(result) == 1
-
-
-def test_what_earlier_runs_of_the_study_spent_counts(store: Store) -> None:
-    first = stage("first", "count", steps=1, usd_per_node_hour=10)
-    plan = plan_of(first, stage("second", after=[first]))
-    run(plan_of(first), store)
-
-    assert states(run(plan, store, max_usd=2e-5))["second"] is State.left_out
-
-
-def test_what_runs_now_counts(store: Store) -> None:
-    long = stage("long", "count", steps=50, step_s=0.05, usd_per_node_hour=3600)
-    soon = stage("soon", "count", steps=10)
-    later = stage("later", after=[soon])
-
-    # One device of two, so half a dollar a second: a tenth of a second is the budget.
-    result = run(plan_of(long, soon, later), store, max_usd=0.05)
-
-    assert states(result) == {"long": State.done, "soon": State.done, "later": State.left_out}
-
-
-def test_node_hours_are_a_budget_too(store: Store) -> None:
-    first = stage("first", "count", steps=1)
-    plan = plan_of(first, stage("second", after=[first]))
-
-    assert states(run(plan, store, max_node_hours=1e-9))["second"] is State.left_out
-    assert run(plan, store, max_node_hours=1).all_done
+# ------------------------------------------------------------------------------- usage
 
 
 def test_usage_counts_held_devices_and_the_steps_of_this_attempt(store: Store) -> None:

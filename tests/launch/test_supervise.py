@@ -18,10 +18,12 @@ import pytest
 
 from scalesweep.config.cluster import ClusterConfig
 from scalesweep.errors import StoreError
-from scalesweep.launch import leases, supervise
+from scalesweep.launch import budget, leases, supervise
+from scalesweep.launch.budget import admit_study
 from scalesweep.launch.failures import Failure
 from scalesweep.launch.jobs import job_dir
 from scalesweep.launch.publish import publish
+from scalesweep.launch.status import study_status
 from scalesweep.launch.supervise import (
     CAUSES,
     ENDED,
@@ -40,7 +42,9 @@ from tests.fakes.plans import RUNNER, plan_of, stage
 from tests.fakes.processes import started, wait_for
 from tests.fakes.slurm import FakeSlurm
 from tests.fakes.stage_runner import journal, output_text, pids
+from tests.launch.test_budget import held_to
 from tests.launch.test_submit import element, fake_cluster, job, make, run_of, submitted
+from tests.plan.test_admission import priced
 
 REPOSITORY = Path(__file__).parents[2]
 CLUSTER = ClusterConfig(
@@ -776,3 +780,67 @@ def test_a_job_that_ends_while_it_waits_for_inputs_takes_no_attempt(
 
 def test_every_state_in_which_slurm_ends_a_job_has_a_cause() -> None:
     assert set(ENDED.values()) <= set(CAUSES)
+
+
+# ---------------------------------------------------------------------- the budget
+
+
+TRAIN = stage("train", "count", steps=60, step_s=0.02, usd_per_node_hour=3600)
+
+
+def test_a_stage_that_would_overrun_the_budget_stops_and_is_not_requeued(
+    store: Store, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "LOOK_S", 0.02)
+    child = stage("child", after=[TRAIN])
+    # Half a dollar a second; the stage needs 0.6 dollars, besides its start.
+    plan = held_to(plan_of(TRAIN, child), usd=0.9)
+    admit_study(store, plan)
+    submitted(store, plan, cluster=CLUSTER)
+    found = again(store, fake, TRAIN)
+    found.begun_at = time.time()
+
+    assert found.run() == EXIT_GAVE_UP
+
+    (usage,) = attempts(store, TRAIN)
+    assert (usage.outcome, usage.failure) == (Outcome.interrupted, Failure.budget)
+    assert usage.cause.startswith("budget.usd=0.9 is spent: stopped at a checkpoint")
+    assert usage.steps > 0
+    assert fake.element(element(store, TRAIN)).restarts == 0
+    assert study_status(plan, store)[child.ref].detail == "needs train"
+
+    fake.end(element(store, TRAIN), "FAILED")
+    admit_study(store, held_to(plan, usd=50))
+    submitted(store, plan, cluster=CLUSTER)
+    assert again(store, fake, TRAIN).run() == EXIT_OK
+
+    assert [u.first_step for u in attempts(store, TRAIN)] == [0, usage.steps]
+    assert all(len(journal(store, f"step{n}")) == 1 for n in range(1, 61))
+
+
+@pytest.mark.parametrize(
+    ("spent_s", "usd", "why"),
+    [(4.0, 1.5, "budget.usd=1.5 is spent"), (0.0, 1.5, "budget.usd=1.5 has no room for it")],
+)
+def test_a_stage_that_the_budget_has_no_room_for_is_not_begun(
+    store: Store, fake: FakeSlurm, spent_s: float, usd: float, why: str
+) -> None:
+    planned = TRAIN if spent_s else priced(TRAIN, 2.0)
+    plan = held_to(plan_of(planned), usd=usd)
+    admit_study(store, plan)
+    submitted(store, plan, cluster=CLUSTER)  # in the queue already: the budget was lowered
+    if spent_s:  # an earlier attempt
+        execution = dataclasses.replace(planned.execution, study="fake")
+        attempt = leases.claim(store.stage(planned.ref), execution, after=0)
+        assert attempt is not None
+        usage = Usage(
+            outcome=Outcome.failed, wall_s=spent_s, node_devices=2, usd_per_node_hour=3600
+        )
+        write_json(attempt.usage_file, usage.to_json())
+
+    assert again(store, fake, planned).run() == EXIT_GAVE_UP
+
+    assert journal(store) == []
+    assert len(store.stage(planned.ref).attempts()) == bool(spent_s)
+    folder = job_dir(store, job(store, planned).submission)
+    assert folder.left_out(0).read_text().strip() == why

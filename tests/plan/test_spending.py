@@ -66,9 +66,18 @@ def test_what_others_paid_does_not_count_nor_what_the_caller_counts_itself(store
     attempt(store, JUDGE, Outcome.running, 8.0, number=2)
     spending = study_spending(PLAN, store)
 
-    assert spending.look(besides={JUDGE.ref: frozenset({2})}).usd == pytest.approx(2.0)
-    assert spending.look(besides={JUDGE.ref: frozenset({1})}).usd == pytest.approx(4.0)
     assert spending.look().usd == pytest.approx(6.0)
+    assert spending.total(besides={(JUDGE.ref, 2)}).usd == pytest.approx(2.0)
+
+
+def test_a_stage_that_is_done_is_not_looked_at_again(store: Store) -> None:
+    attempt(store, TUNE, Outcome.done, 2.0)
+    store.stage(TUNE.ref).done_file.touch()
+    spending = study_spending(PLAN, store)
+
+    assert spending.look().usd == pytest.approx(1.0)
+    assert spending.open_stages == (JUDGE.ref,)
+    assert spending.look().usd == pytest.approx(1.0)
 
 
 def test_stages_that_left_the_plan_were_paid_all_the_same(store: Store) -> None:

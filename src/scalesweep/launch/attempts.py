@@ -12,6 +12,7 @@ from typing import Any
 
 from scalesweep.errors import ScaleSweepError
 from scalesweep.launch.accounts import rank_errors, with_work
+from scalesweep.launch.failures import Failure
 from scalesweep.launch.publish import publish
 from scalesweep.launch.rank import (
     EXIT_DONE,
@@ -65,6 +66,8 @@ class RunningAttempt:
         """Ranks that we killed, and why."""
         self._fell_at: float | None = None
         self._unstarted = ""
+        self._over_budget = ""
+        """Why it was stopped, where that was for the budget."""
         self.processes: Sequence[Any] = ()
         try:
             port = free_port()
@@ -109,6 +112,11 @@ class RunningAttempt:
             usd_per_node_hour=execution.usd_per_node_hour,
         )
 
+    def stop_for_budget(self, why: str) -> None:
+        """Ask all ranks to checkpoint and stop; the attempt is closed as stopped for the budget."""
+        self._over_budget = why
+        self.terminate()
+
     def terminate(self) -> None:
         """Ask all ranks to checkpoint and stop."""
         for _, process in self._living():
@@ -151,10 +159,14 @@ class RunningAttempt:
                 )
             except (ScaleSweepError, OSError) as error:
                 outcome, cause = Outcome.failed, str(error)
+        failure = ""
+        if self._over_budget and outcome in (Outcome.interrupted, Outcome.killed):
+            cause, failure = self._over_budget, Failure.budget
         usage = replace(
             with_work(self.spent, self.attempt, self.stage.execution.world_size),
             outcome=outcome,
             cause=cause,
+            failure=str(failure),
         )
         write_json(self.attempt.usage_file, usage.to_json())
         return End(outcome=outcome, cause=cause, usage=usage)

@@ -26,6 +26,7 @@ class Failure(StrEnum):
     preempted = "preempted"
     time_limit = "time_limit"
     cancelled = "cancelled"
+    budget = "budget"
     storage = "storage"
     controller = "controller"
     killed = "killed"
@@ -58,6 +59,7 @@ REMEDIES: Mapping[Failure, Remedy] = {
     Failure.preempted: Remedy.elsewhere,
     Failure.time_limit: Remedy.elsewhere,
     Failure.cancelled: Remedy.stop,
+    Failure.budget: Remedy.stop,
     Failure.storage: Remedy.wait,
     Failure.controller: Remedy.again,
     Failure.killed: Remedy.again,

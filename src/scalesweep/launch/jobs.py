@@ -6,6 +6,7 @@
         job.json                    the job id, once sbatch has answered
         refused                     sbatch said no
         cancelled-3                 somebody asked to stop element 3: it is not requeued any more
+        left-out-3                  element 3 did not begin its stage: why the budget forbids it
     <store>/stages/<kind>/<key>/jobs/0001.json      which submission is to run the stage, and how
 
 All but job.json is written before sbatch is called. A submitter that dies between sbatch's answer
@@ -117,6 +118,10 @@ class JobDir:
     def cancelled(self, index: int) -> Path:
         """There when somebody asked to stop an element."""
         return self.path / f"cancelled-{index}"
+
+    def left_out(self, index: int) -> Path:
+        """There when an element did not begin its stage because of the budget; says why."""
+        return self.path / f"left-out-{index}"
 
     @property
     def refused(self) -> Path:

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
@@ -23,10 +22,12 @@ from typing import Any, Protocol
 from scalesweep.errors import StoreError
 from scalesweep.launch import leases
 from scalesweep.launch.attempts import End, RunningAttempt
+from scalesweep.launch.budget import Guard, Running
 from scalesweep.launch.publish import prepare, set_aside, verdict
 from scalesweep.launch.workers import Workers
 from scalesweep.plan.graph import Plan, PlannedStage
-from scalesweep.records import Done, Outcome, StageKind, StageRef, Usage
+from scalesweep.plan.spending import held
+from scalesweep.records import Done, Outcome, StageKind, StageRef
 from scalesweep.rundir import Store, write_atomic, write_json
 
 GRACE_S = 20.0
@@ -56,8 +57,10 @@ class State(StrEnum):
     interrupted = "interrupted"
     blocked = "blocked"
     """An ancestor failed."""
+    out_of_budget = "out of budget"
+    """Stopped at a checkpoint, which it goes on from when there is more to spend."""
     left_out = "left out"
-    """The budget was spent."""
+    """Not begun: the budget has no room for it or is spent, or it needs a stage like that."""
 
 
 @dataclass
@@ -74,6 +77,8 @@ class StageRun:
     cpu_s: float = 0.0
     cost_usd: float = 0.0
     node_hours: float = 0.0
+    asked_at: float | None = None
+    """When it was asked to stop for the budget, on the monotonic clock."""
     was_done: bool = False
     """Done before this run looked at it."""
     done: Done | None = None
@@ -149,8 +154,6 @@ class Scheduler:
     num_workers: int
     progress: Progress
     max_tries: int = 3
-    max_usd: float | None = None
-    max_node_hours: float | None = None
     workers: Workers = field(default_factory=Workers)
     runner: str | None = None
     """Module with run(context) that takes the place of every kind's own (tests)."""
@@ -158,12 +161,15 @@ class Scheduler:
     """Whether the plan is the study's: a part of it must not take the place of its plan.json."""
     runs: dict[StageRef, StageRun] = field(init=False)
     _priority: dict[StageRef, float] = field(init=False)
+    _guard: Guard = field(init=False)
+    _next_budget_look: float = 0.0
     _last_foreign_poll: float = 0.0
     _stop: _Stop = field(default_factory=_Stop)
 
     def __post_init__(self) -> None:
         self.runs = {stage.spec.ref: StageRun(planned=stage) for stage in self.plan.stages}
         self._priority = priorities(self.plan)
+        self._guard = Guard(store=self.store, study=self.plan.study, ahead_s=2 * TICK_S)
 
     def run(self) -> StudyResult:
         """Run until nothing is left that can run, or a signal asks to stop.
@@ -213,6 +219,7 @@ class Scheduler:
             assert run.running is not None
             if (end := run.running.poll()) is not None:
                 self._ended(run, end)
+        self._hold_to_budget()
         look_elsewhere = time.monotonic() - self._last_foreign_poll >= FOREIGN_POLL_S
         if look_elsewhere:
             self._last_foreign_poll = time.monotonic()
@@ -226,10 +233,10 @@ class Scheduler:
         if run.state not in (State.waiting, State.elsewhere) or self._stop.count:
             return
         parents = self._parents(run)
-        if any(parent.state in BAD for parent in parents.values()):
-            run.state = State.blocked
-            failed = next(p for p in parents.values() if p.state in BAD)
-            run.cause = f"needs {failed.label}"
+        if bad := [parent for parent in parents.values() if parent.state in BAD]:
+            unpaid = all(parent.state in UNPAID for parent in bad)
+            run.state = State.left_out if unpaid else State.blocked
+            run.cause = f"needs {bad[0].label}"
             return
         if any(parent.state is not State.done for parent in parents.values()):
             return
@@ -250,8 +257,11 @@ class Scheduler:
                 self.progress.event(run, "elsewhere")
             return
         run.state = State.waiting
-        if self._over_budget():
-            run.state, run.cause = State.left_out, "the budget is spent"
+        refused = self._guard.refuses(
+            run.ref, run.planned.execution, self._guard.spent(self._own())
+        )
+        if refused:
+            run.state, run.cause = State.left_out, refused
             self.progress.event(run, "left out")
             return
         if self._free_devices() < run.planned.execution.world_size and self._busy_devices():
@@ -301,6 +311,7 @@ class Scheduler:
             parents=parents,
             runner=self.runner,
         )
+        self._guard.look_at(run.ref)
         self.progress.event(run, "start")
 
     def _ended(self, run: StageRun, end: End) -> None:
@@ -312,6 +323,7 @@ class Scheduler:
         run.cause = end.cause
         # Interrupted though we did not ask: somebody sent its processes a SIGTERM.
         from_outside = end.outcome in (Outcome.killed, Outcome.interrupted)
+        self._guard.look_at(run.ref)
         if end.outcome is Outcome.done:
             run.done = self.store.stage(run.ref).done()
             if run.done is None:
@@ -321,6 +333,9 @@ class Scheduler:
         elif from_outside and self._stop.count:
             run.state = State.interrupted
             self.progress.event(run, "interrupted")
+        elif from_outside and run.asked_at is not None:
+            run.state = State.out_of_budget
+            self.progress.event(run, "out of budget")
         elif from_outside and run.new_attempts < self.max_tries:
             run.state = State.waiting
             self.progress.event(run, "retry")
@@ -342,6 +357,42 @@ class Scheduler:
             wait(sentinels, timeout=TICK_S)
         elif not self._finished():
             time.sleep(TICK_S if self._in_state(State.elsewhere) else 0.01)
+
+    # ------------------------------------------------------------------ the budget
+
+    def _own(self) -> list[Running]:
+        """What runs here, with its cost to this moment."""
+        return [
+            Running(
+                ref=run.ref,
+                attempt=run.running.attempt,
+                execution=run.planned.execution,
+                cost=held(run.running.spent),
+            )
+            for run in self._in_state(State.running)
+            if run.running is not None
+        ]
+
+    def _hold_to_budget(self) -> None:
+        """Ask what would overrun to stop at a checkpoint; kill what does not stop."""
+        own, now = self._own(), time.monotonic()
+        if now >= self._next_budget_look:
+            spent = self._guard.look(own)
+            took = time.monotonic() - now
+            self._next_budget_look = now + max(self._guard.next_look_s(spent), 20 * took)
+        spent = self._guard.spent(own)
+        for one in own:
+            run = self.runs[one.ref]
+            assert run.running is not None
+            if run.asked_at is None:
+                if not self._guard.must_stop(one, spent):
+                    continue
+                run.asked_at = now
+                run.running.stop_for_budget(self._guard.cause())
+            if now - run.asked_at > self._guard.patience_s(one):
+                run.running.kill("asked to stop for the budget, it did not in time")
+            elif not self._guard.has_begun(one):
+                run.running.kill("stopped for the budget before it had done anything")
 
     # ------------------------------------------------------------------ stopping
 
@@ -390,31 +441,9 @@ class Scheduler:
     def _free_devices(self) -> int:
         return self.num_workers - self._busy_devices()
 
-    def _over_budget(self) -> bool:
-        if self.max_usd is None and self.max_node_hours is None:
-            return False
-        runs = self.runs.values()
-        spent = self._spent_before + [run.running.spent for run in runs if run.running]
-        usd = sum(usage.cost_usd for usage in spent) + sum(run.cost_usd for run in runs)
-        hours = sum(usage.node_hours for usage in spent) + sum(run.node_hours for run in runs)
-        return (self.max_usd is not None and usd >= self.max_usd) or (
-            self.max_node_hours is not None and hours >= self.max_node_hours
-        )
 
-    @cached_property
-    def _spent_before(self) -> list[Usage]:
-        """Accounts of earlier runs' attempts: a budget is the study's, not one command's."""
-        found = []
-        for run in self.runs.values():
-            attempts = self.store.stage(run.ref).attempts()
-            for attempt in attempts[: len(attempts) - run.new_attempts]:
-                with contextlib.suppress(StoreError, KeyError, TypeError, ValueError):
-                    if (usage := attempt.usage()) is not None:
-                        found.append(usage)
-        return found
-
-
-BAD = (State.failed, State.blocked, State.left_out, State.interrupted)
+UNPAID = (State.left_out, State.out_of_budget)
+BAD = (State.failed, State.blocked, State.interrupted, *UNPAID)
 """States of a parent that its children cannot get over in this run."""
 
 

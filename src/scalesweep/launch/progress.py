@@ -71,7 +71,7 @@ def event_text(run: StageRun, what: str) -> str:
         return f"done    {run.label} by another command"
     if what == "done":
         return f"done    {run.label} in {run.wall_s:.1f} s"
-    if what in ("failed", "retry", "interrupted", "again", "left out"):
+    if what in ("failed", "retry", "interrupted", "again", "left out", "out of budget"):
         log = f" (log: {run.log})" if what == "failed" and run.log else ""
         return f"{what:<7} {run.label}: {run.cause}{log}"
     if what == "elsewhere":

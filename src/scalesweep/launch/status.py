@@ -10,6 +10,9 @@ from typing import Any
 
 from scalesweep.errors import StoreError
 from scalesweep.launch import leases
+from scalesweep.launch.budget import StudyBudget, budget_json, budget_lines, read_budget
+from scalesweep.launch.failures import Failure
+from scalesweep.launch.jobs import job_dir
 from scalesweep.launch.progress import seconds_text
 from scalesweep.launch.publish import verdict
 from scalesweep.launch.queue import Place, QueueView, look
@@ -28,7 +31,7 @@ class StageStatus:
     label: str
     state: str
     """done | running | queued | held | login | failed | interrupted | killed | stale | damaged |
-    blocked | waiting"""
+    out of budget | left out | blocked | waiting"""
     detail: str = ""
     """Progress, or the cause."""
     attempts: int = 0
@@ -44,9 +47,12 @@ def study_status(
     found: dict[StageRef, StageStatus] = {}
     digests: dict[StageRef, str] = {}
     places = view.places if view else {}
+    held_to = _held_to(plan, store)
     for stage in plan.stages:
         status = _status(stage, store, found, digests)
         place = places.get(stage.spec.ref)
+        if status.state == "waiting" and (why := _left_out(stage, place, store, held_to)):
+            status = replace(status, state="left out", detail=why)
         if place is not None and status.state != "done":
             status = _with_queue(status, place, stage, view.problem if view else "")
         if stage.execution.on_login and status.state == "waiting":
@@ -76,9 +82,11 @@ def _status(
         state = "stale" if seen.problem.startswith("stale") else "damaged"
         detail = seen.problem
     elif state == "waiting":
-        bad = [found[ref] for ref in spec.inputs.values() if found[ref].state in BROKEN]
-        if bad:
-            state, detail = "blocked", f"needs {bad[0].label}"
+        for states, called in ((BROKEN, "blocked"), (UNPAID, "left out")):
+            bad = [found[ref] for ref in spec.inputs.values() if found[ref].state in states]
+            if bad:
+                state, detail = called, f"needs {bad[0].label}"
+                break
     return StageStatus(
         ref=str(spec.ref),
         label=spec.label,
@@ -88,6 +96,25 @@ def _status(
         log=str(attempts[-1].log) if attempts and attempts[-1].log.exists() else "",
         job=job,
     )
+
+
+def _held_to(plan: Plan, store: Store) -> StudyBudget | None:
+    with contextlib.suppress(StoreError, KeyError, TypeError, ValueError):
+        return read_budget(store, plan.study)
+    return None
+
+
+def _left_out(
+    stage: PlannedStage, place: Place | None, store: Store, held_to: StudyBudget | None
+) -> str:
+    """Why a budget keeps a stage from beginning; empty where none does."""
+    if place is not None:
+        with contextlib.suppress(OSError):
+            folder = job_dir(store, place.job.submission)
+            return folder.left_out(place.job.index).read_text(encoding="utf-8").strip()
+    if held_to is not None and stage.ref in held_to.left_out:
+        return f"{held_to.budget} has no room for it"
+    return ""
 
 
 ON_LOGIN = "waits for this machine: `scalesweep judge`, or leave `watch` running"
@@ -159,6 +186,7 @@ ENDS = {
 }
 
 BROKEN = ("failed", "blocked")
+UNPAID = ("out of budget", "left out")
 
 
 def _open_state(attempts: list[AttemptDir]) -> tuple[str, str, str]:
@@ -184,6 +212,8 @@ def _open_state(attempts: list[AttemptDir]) -> tuple[str, str, str]:
     usage = newest.usage()
     if usage is None or usage.outcome is Outcome.done:
         return "waiting", "", ""
+    if usage.failure == Failure.budget:
+        return "out of budget", usage.cause, ""
     return str(usage.outcome), usage.cause, ""
 
 
@@ -205,12 +235,12 @@ def cell_state(cell: Cell, status: dict[StageRef, StageStatus]) -> str:
     if states == {"done"}:
         return "done"
     order = ("failed", "held", "damaged", "stale", "running", "killed", "interrupted",
-             "queued", "login", "blocked")  # fmt: skip
+             "out of budget", "queued", "login", "left out", "blocked")  # fmt: skip
     return next((state for state in order if state in states), "waiting")
 
 
 def status_json(plan: Plan, store: Store) -> dict[str, Any]:
-    """{"study", "cells": [{"name", "state"}], "stages": [...], "totals"}."""
+    """{"study", "cells": [{"name", "state"}], "stages": [...], "totals", "budget"}."""
     view = look(plan, store, with_ended=True)
     status = study_status(plan, store, view)
     return {
@@ -218,6 +248,7 @@ def status_json(plan: Plan, store: Store) -> dict[str, Any]:
         "cells": [{"name": c.name, "state": cell_state(c, status)} for c in plan.cells],
         "stages": [asdict(stage) for stage in status.values()],
         "totals": dict(Counter(stage.state for stage in status.values())),
+        **({"budget": held} if (held := budget_json(plan, store)) else {}),
         **({"slurm_problem": view.problem} if view.problem else {}),
     }
 
@@ -269,9 +300,11 @@ def print_status(plan: Plan, store: Store) -> None:
         console.print(f"[red]Slurm is not seen[/red]: {escape(view.problem)}", soft_wrap=True)
     counts = ", ".join(f"{count} {state}" for state, count in totals.most_common())
     console.print(f"{len(plan.cells)} cells, {len(plan.stages)} stages: {counts}")
+    for line in budget_lines(plan, store):
+        console.print(escape(line), soft_wrap=True)
 
 
-IN_ONE_LINE = ("queued", "login")
+IN_ONE_LINE = ("queued", "login", "left out")
 """States of which there may be a thousand, with few details."""
 
 
@@ -298,5 +331,7 @@ COLORS = {
     "stale": "yellow",
     "killed": "yellow",
     "interrupted": "yellow",
+    "out of budget": "yellow",
+    "left out": "dim",
     "blocked": "dim",
 }

@@ -9,11 +9,25 @@ from scalesweep.launch.local import StageRun, State, StudyResult
 from scalesweep.launch.progress import seconds_text
 from scalesweep.plan.graph import Cell, Plan
 
+WORST_FIRST = (
+    State.failed,
+    State.out_of_budget,
+    State.left_out,
+    State.interrupted,
+    State.blocked,
+)
+
 
 def cell_fault(cell: Cell, result: StudyResult) -> StageRun | None:
     """The stage that keeps a cell from being done: the failed one, not what waits for it."""
     runs = [result.runs[ref] for ref in cell.stages.values()]
-    for state in (State.failed, State.left_out, State.interrupted, State.blocked):
+    for state in (
+        State.failed,
+        State.out_of_budget,
+        State.left_out,
+        State.interrupted,
+        State.blocked,
+    ):
         for run in runs:
             if run.state is state:
                 return run

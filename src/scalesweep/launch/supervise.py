@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -31,6 +32,8 @@ from typing import TypeVar
 from scalesweep.errors import ScaleSweepError, StageError, StoreError
 from scalesweep.launch import leases, slurm
 from scalesweep.launch.accounts import rank_errors, with_work
+from scalesweep.launch.budget import LOOK_S as BUDGET_LOOK_S
+from scalesweep.launch.budget import Guard, Running
 from scalesweep.launch.failures import (
     REMEDIES,
     Evidence,
@@ -48,8 +51,9 @@ from scalesweep.launch.publish import publish, set_aside, verdict
 from scalesweep.launch.rank import EXIT_DONE, EXIT_INTERRUPTED, EXIT_OVERTAKEN, RankTask, done_file
 from scalesweep.launch.slurm_rank import write_task
 from scalesweep.launch.srun import Step
+from scalesweep.plan.spending import held
 from scalesweep.records import Done, Execution, Outcome, SlurmRun, StageSpec, Usage
-from scalesweep.rundir import AttemptDir, StageDir, Store, write_json
+from scalesweep.rundir import AttemptDir, StageDir, Store, write_atomic, write_json
 from scalesweep.tracking import metric_names as names
 from scalesweep.tracking.metric_rows import last_row
 
@@ -153,6 +157,13 @@ class Supervisor:
     ends_at: float | None = None
     """Seconds since 1970 when the time limit ends this run, where Slurm tells (since 22.05)."""
     _waiting_since: float = field(default_factory=time.monotonic)
+    _guard: Guard = field(init=False)
+    _next_budget_look: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._guard = Guard(
+            store=self.store, study=self.submission.study, ahead_s=2 * BUDGET_LOOK_S
+        )
 
     def run(self) -> int:
         """Until the stage is done, the job is requeued, or there is no sense in going on."""
@@ -193,6 +204,8 @@ class Supervisor:
             problem = seen.problem
         if holder is not None and holder != leases.this_process():
             return self._wait_for(holder)
+        if self._is_left_out():
+            return EXIT_GAVE_UP
         attempt = leases.claim(self.stage, self._execution(), after=newest)
         if attempt is None:  # somebody was faster; look again
             return None
@@ -218,6 +231,38 @@ class Supervisor:
         say(f"{self.spec.label}: process {holder.pid} on {holder.host} is at it; waiting")
         self._sleep(HELD_POLL_S)
         return None
+
+    def _is_left_out(self) -> bool:
+        """Whether the budget forbids to begin; what waits for the stage is cancelled by Slurm."""
+        why = self._guard.refuses(self.spec.ref, self.job.execution, self._guard.look())
+        if why:
+            say(f"{self.spec.label} is not begun: {why}")
+            file = self.folder.left_out(self.run_of_job.array_index)
+            self._stored(lambda: write_atomic(file, f"{why}\n"))
+        return bool(why)
+
+    def _overruns(self, attempt: AttemptDir, execution: Execution) -> Running | None:
+        """The attempt that runs, if its next interval would be more than the budget holds.
+
+        Looks when it is time to; never fails, since what cannot be read now may be read later.
+        """
+        if time.monotonic() < self._next_budget_look:
+            return None
+        one = Running(
+            ref=self.spec.ref,
+            attempt=attempt,
+            execution=execution,
+            cost=held(self._spent(execution)),
+        )
+        began, wait_s, overruns = time.monotonic(), BUDGET_LOOK_S, False
+        try:
+            spent = self._guard.look([one])
+            overruns, wait_s = self._guard.must_stop(one, spent), self._guard.next_look_s(spent)
+        except (OSError, StoreError, KeyError, TypeError, ValueError) as error:
+            say(f"the budget cannot be read: {error}")
+        took = time.monotonic() - began
+        self._next_budget_look = time.monotonic() + max(wait_s, 20 * took)
+        return one if overruns else None
 
     def _overtaken(self) -> int | None:
         """A later attempt has begun: it may be done before what waits for this job must know."""
@@ -272,6 +317,9 @@ class Supervisor:
         looked = time.monotonic()
         pulse = Pulse(attempt, limit_s=self.submission.silent_s)
         ending_since: float | None = None
+        kill_at = math.inf
+        execution = attempt.execution()
+        assert execution is not None
         while step.poll() is None:
             time.sleep(TICK_S)
             if self.signals.ending:
@@ -288,6 +336,17 @@ class Supervisor:
                 asked = Failure.cancelled if cancelled else Failure.time_limit
                 say(f"{asked}: ranks are told to stop at a checkpoint")
                 step.ask_to_stop()
+            if asked is None and (one := self._overruns(attempt, execution)) is not None:
+                asked = Failure.budget
+                say(f"{self._guard.cause()}; ranks are told")
+                step.ask_to_stop()
+                kill_at = time.monotonic() + self._guard.patience_s(one)
+                if not self._guard.has_begun(one):
+                    kill_at = time.monotonic()
+            if time.monotonic() >= kill_at:
+                say("they are killed: no work is lost that a checkpoint could keep in time")
+                kill_at = math.inf
+                step.end()
             if attempt.following().path.exists():
                 step.kill()
             elif pulse.is_gone() and self._storage_works():
@@ -336,6 +395,8 @@ class Supervisor:
             )
         )
         cause = CAUSES.get(failure, "") if failure not in TELLING else ""
+        if failure is Failure.budget:
+            cause = self._guard.cause()
         cause = cause or _cause(errors, step)
         outcome = Outcome.interrupted if code == EXIT_INTERRUPTED else Outcome.killed
         if failure in FAILED:
@@ -378,7 +439,7 @@ class Supervisor:
         say(f"gives up: {cause}")
         usage = attempt.usage()
         if usage is not None:
-            outcome = usage.outcome if failure is Failure.cancelled else Outcome.failed
+            outcome = usage.outcome if failure in WANTED else Outcome.failed
             self._write_usage(attempt, replace(usage, outcome=outcome, cause=cause))
         return EXIT_GAVE_UP
 
@@ -568,6 +629,8 @@ CAUSES: Mapping[Failure, str] = {
 }
 TELLING = (Failure.host_oom,)
 """Classes of which the ranks' own words say more than ours."""
+WANTED = (Failure.cancelled, Failure.budget)
+"""Classes of which nothing is wrong with the stage: the same line goes on."""
 ENDED: Mapping[str, Failure] = {
     "PREEMPTED": Failure.preempted,
     "CANCELLED": Failure.cancelled,

@@ -7,7 +7,7 @@ from typing import Any
 
 from scalesweep.plan.admission import Admission, Amount, Budget, CellPrice, admit, study_budget
 from scalesweep.plan.graph import Cell, Plan
-from scalesweep.plan.spending import kept_progress, study_spending
+from scalesweep.plan.spending import Spending, kept_progress, study_spending
 from scalesweep.rundir import Store
 
 MOST_LINES = 20
@@ -15,8 +15,11 @@ MOST_LINES = 20
 ORDERS = {"cheapest": "cheapest cells first", "listed": "cells as listed"}
 
 
-def study_admission(plan: Plan, store: Store) -> Admission | None:
-    """What a plan's budget has room for now; None where it has none."""
+def study_admission(plan: Plan, store: Store, spending: Spending | None = None) -> Admission | None:
+    """What a plan's budget has room for now; None where it has none.
+
+    spending: of the study, where the caller goes on with it.
+    """
     budget = study_budget(plan)
     if budget is None:
         return None
@@ -24,7 +27,7 @@ def study_admission(plan: Plan, store: Store) -> Admission | None:
         plan,
         budget,
         done={s.ref for s in plan.stages if store.stage(s.ref).done_file.exists()},
-        spent=study_spending(plan, store).look(),
+        spent=(spending or study_spending(plan, store)).look(),
         progress=kept_progress(plan, store),
     )
 
@@ -91,17 +94,22 @@ def admission_lines(plan: Plan, admission: Admission, label: Callable[[Cell], st
 
 def admission_json(admission: Admission) -> dict[str, Any]:
     """{"usd", "node_hours", "order", "spent", "reserved", "admitted", "left_out", ...}."""
-    budget = admission.budget
     return {
-        "usd": None if budget.micro_usd is None else budget.micro_usd / 1e6,
-        "node_hours": None if budget.node_ms is None else budget.node_ms / 3.6e6,
-        "order": budget.order,
+        **bounds_json(admission.budget),
         "spent": amount_json(admission.spent),
         "reserved": amount_json(admission.reserved),
         "admitted": [_price_json(cell) for cell in admission.admitted],
         "left_out": [_price_json(cell) for cell in admission.left_out],
         "stages_left_out": sorted(str(ref) for ref in admission.stages_left_out),
         "stages_without_prediction": len(admission.unknown),
+    }
+
+
+def bounds_json(budget: Budget) -> dict[str, Any]:
+    return {
+        "usd": None if budget.micro_usd is None else budget.micro_usd / 1e6,
+        "node_hours": None if budget.node_ms is None else budget.node_ms / 3.6e6,
+        "order": budget.order,
     }
 
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from scalesweep.errors import StoreError
 from scalesweep.plan.admission import NOTHING, Amount
 from scalesweep.plan.graph import Plan
-from scalesweep.records import Outcome, StageKind, StageRef, Usage
+from scalesweep.records import Execution, Outcome, StageKind, StageRef, Usage
 from scalesweep.rundir import ABSENT, AttemptDir, Store, read_json
 from scalesweep.tracking import metric_names as names
 from scalesweep.tracking.metric_rows import last_row
@@ -31,54 +31,76 @@ def held(usage: Usage) -> Amount:
     return Amount(micro_usd=round(usage.cost_usd * 1e6), node_ms=round(usage.node_hours * 3.6e6))
 
 
+def held_for(execution: Execution, seconds: float) -> Amount:
+    """Of the devices of an attempt for so long."""
+    nodes = execution.num_held_devices / execution.node_devices
+    return Amount(
+        micro_usd=round(nodes * seconds / 3600 * execution.usd_per_node_hour * 1e6),
+        node_ms=round(nodes * seconds * 1e3),
+    )
+
+
 @dataclass(kw_only=True)
 class Spending:
     """A study's spending, looked at again and again."""
 
     store: Store
     study: str
-    stages: Iterable[StageRef]
-    """All that attempts of the study may be at."""
-    _closed: dict[StageRef, dict[int, Amount]] = field(default_factory=dict)
-    """Attempts that ended, by number; of those that others pay nothing."""
-    _settled: set[StageRef] = field(default_factory=set)
-    """Stages that are done: nothing follows."""
+    stages: Collection[StageRef]
+    """All that attempts of the study may be at, but those that base is about."""
+    base: Amount = NOTHING
+    """Of stages of which all is known: nothing follows."""
+    _ended: dict[StageRef, dict[int, Amount]] = field(default_factory=dict)
+    """Attempts that ended, by number; those that others paid cost nothing."""
+    _running: dict[StageRef, dict[int, Amount]] = field(default_factory=dict)
+    _open: list[StageRef] = field(init=False)
+    """Stages at which something may follow."""
 
     def __post_init__(self) -> None:
-        self.stages = sorted(set(self.stages))
+        self._open = sorted(set(self.stages))
 
-    def look(self, *, besides: Mapping[StageRef, frozenset[int]] | None = None) -> Amount:
-        """All that was spent so far.
+    def look(self) -> Amount:
+        """All that was spent so far."""
+        for ref in list(self._open):
+            self.look_at(ref)
+        return self.total()
 
-        besides: numbers of attempts that the caller counts itself.
-        """
-        found = NOTHING
-        for ref in self.stages:
-            closed = self._closed.setdefault(ref, {})
-            own = (besides or {}).get(ref, frozenset())
-            if ref not in self._settled:
-                found += self._newly(ref, closed, own)
-            found += sum((amount for n, amount in closed.items() if n not in own), NOTHING)
-        return found
-
-    def _newly(self, ref: StageRef, closed: dict[int, Amount], own: frozenset[int]) -> Amount:
-        """Read what is not known of a stage; what of it still runs."""
+    def look_at(self, ref: StageRef) -> None:
+        """Read what is not known of one stage."""
         stage = self.store.stage(ref)
         is_done = stage.done_file.exists()  # first: who ends it publishes, then closes
-        running, is_open = NOTHING, False
+        ended = self._ended.setdefault(ref, {})
+        running: dict[int, Amount] = {}
         for attempt in stage.attempts():
-            number = attempt.number
-            if number in closed:
-                continue
-            amount, ended = self._of(ref, attempt)
-            if ended:
-                closed[number] = amount
-            else:
-                is_open = True
-                running += NOTHING if number in own else amount
-        if is_done and not is_open:
-            self._settled.add(ref)
-        return running
+            if attempt.number not in ended:
+                amount, has_ended = self._of(ref, attempt)
+                (ended if has_ended else running)[attempt.number] = amount
+        self._running[ref] = running
+        if is_done and not running and ref in self._open:
+            self._open.remove(ref)
+            self.base += sum(ended.values(), NOTHING)
+            del self._ended[ref], self._running[ref]
+
+    def total(self, *, besides: Collection[tuple[StageRef, int]] = ()) -> Amount:
+        """As of the last looks.
+
+        besides: running attempts, by stage and number, that the caller counts itself.
+        """
+        found = self.base
+        for ref in self._open:
+            found += sum(self._ended.get(ref, {}).values(), NOTHING)
+            for number, amount in self._running.get(ref, {}).items():
+                found += NOTHING if (ref, number) in besides else amount
+        return found
+
+    @property
+    def num_running(self) -> int:
+        """Attempts that had not ended at the last look."""
+        return sum(len(attempts) for attempts in self._running.values())
+
+    @property
+    def open_stages(self) -> tuple[StageRef, ...]:
+        return tuple(self._open)
 
     def _of(self, ref: StageRef, attempt: AttemptDir) -> tuple[Amount, bool]:
         """What an attempt has cost the study, and whether it has ended."""
@@ -87,13 +109,13 @@ class Spending:
             usage = attempt.usage()
         if usage is None:
             return NOTHING, False
-        ended = usage.outcome is not Outcome.running
+        has_ended = usage.outcome is not Outcome.running
         if paid_by(attempt) not in (self.study, ""):
-            return NOTHING, True
+            return NOTHING, has_ended
         amount = held(usage)
         if ref.kind is StageKind.judge:
             amount += Amount(micro_usd=judge_micro_usd(attempt))
-        return amount, ended
+        return amount, has_ended
 
 
 def paid_by(attempt: AttemptDir) -> str:

@@ -1,0 +1,323 @@
+"""Holding a study to its budget while it runs, on this machine and on a cluster.
+
+<store>/studies/<name>/budget.json says what the last command with a budget was given; written
+beside, flushed and renamed. Whoever runs a stage (a scheduler here, a supervisor on a node) sums up
+for itself what all attempts of the study have spent, and asks its own stage to stop at a checkpoint
+when that and its way to the next checkpoint would be more than is allowed. Nobody has to be alive
+for others: there is no one who counts for all.
+
+How often they look depends on how soon the budget could be spent if every stage that is open ran at
+once: seldom as long as much is left, every LOOK_S at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from scalesweep.errors import StoreError
+from scalesweep.plan.admission import NOTHING, Admission, Amount, Budget, study_budget
+from scalesweep.plan.graph import Plan
+from scalesweep.plan.show_budget import amount_json, bounds_json, spent_text, study_admission
+from scalesweep.plan.spending import Spending, held_for, judge_micro_usd, study_spending
+from scalesweep.records import SCHEMA, Execution, StageKind, StageRef, check_schema
+from scalesweep.rundir import ABSENT, AttemptDir, Store, read_json, write_json
+from scalesweep.tracking import metric_names as names
+from scalesweep.tracking.metric_rows import last_row
+
+LOOK_S = 2.0
+"""Between two looks when the budget is nearly spent; rank zero writes its account as often."""
+SELDOM_S = 120.0
+PATIENCE_S = 20.0
+"""The least time for a stage to stop in; then it is killed and goes on from an older checkpoint."""
+NO_BUDGET_S = 60.0
+"""Between two looks whether there is a budget meanwhile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyBudget:
+    """budget.json: what a study is held to."""
+
+    study: str
+    budget: Budget
+    stages: frozenset[StageRef]
+    """All whose attempts count, but those that base is about."""
+    base: Amount = NOTHING
+    """Spent for stages at which nothing follows, when it was written."""
+    left_out: frozenset[StageRef] = frozenset()
+    """Stages of cells that do not fit."""
+    cells_left_out: tuple[str, ...] = ()
+    per_hour: Amount = NOTHING
+    """If all its open stages ran at once."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "study": self.study,
+            "micro_usd": self.budget.micro_usd,
+            "node_ms": self.budget.node_ms,
+            "order": self.budget.order,
+            "base": vars(self.base),
+            "per_hour": vars(self.per_hour),
+            "cells_left_out": list(self.cells_left_out),
+            "left_out": sorted(map(str, self.left_out)),
+            "stages": sorted(map(str, self.stages)),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> StudyBudget:
+        check_schema(data, "budget.json")
+        return cls(
+            study=data["study"],
+            budget=Budget(
+                micro_usd=data["micro_usd"], node_ms=data["node_ms"], order=data["order"]
+            ),
+            base=Amount(**data["base"]),
+            per_hour=Amount(**data["per_hour"]),
+            cells_left_out=tuple(data["cells_left_out"]),
+            left_out=frozenset(map(StageRef.parse, data["left_out"])),
+            stages=frozenset(map(StageRef.parse, data["stages"])),
+        )
+
+
+def budget_file(store: Store, study: str) -> Path:
+    return store.study(study) / "budget.json"
+
+
+def read_budget(store: Store, study: str) -> StudyBudget | None:
+    """What a study is held to; None where nothing bounds it.
+
+    Raises:
+        StoreError: the record is damaged.
+    """
+    with contextlib.suppress(*ABSENT):
+        return StudyBudget.from_json(read_json(budget_file(store, study)))
+    return None
+
+
+def admit_study(store: Store, plan: Plan) -> Admission | None:
+    """What a plan's budget has room for, written down for all that run stages of its study.
+
+    None where its settings name no budget: from now on nothing bounds it.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    file = budget_file(store, plan.study)
+    if study_budget(plan) is None:
+        file.unlink(missing_ok=True)
+        return None
+    spending = study_spending(plan, store)
+    admission = study_admission(plan, store, spending)
+    assert admission is not None
+    record = StudyBudget(
+        study=plan.study,
+        budget=admission.budget,
+        stages=frozenset(spending.open_stages),
+        base=spending.base,
+        left_out=admission.stages_left_out,
+        cells_left_out=tuple(cell.name for cell in admission.left_out),
+        per_hour=sum(
+            (held_for(plan.stage(ref).execution, 3600) for ref in admission.stages), NOTHING
+        ),
+    )
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, record.to_json())
+    except OSError as error:
+        raise StoreError(
+            f"store={store.root}: cannot be written ({error.strerror or error}); choose another "
+            "with store=DIR"
+        ) from error
+    return admission
+
+
+def admitted_part(plan: Plan, admission: Admission | None) -> Plan:
+    """The cells that a budget has room for, with their stages; all where there is no budget."""
+    if admission is None:
+        return plan
+    names = {cell.name for cell in admission.admitted}
+    cells = tuple(cell for cell in plan.cells if cell.name in names)
+    needed = {ref for cell in cells for ref in plan.needed_by(cell)}
+    return replace(
+        plan, cells=cells, stages=tuple(stage for stage in plan.stages if stage.ref in needed)
+    )
+
+
+def to_checkpoint_s(attempt: AttemptDir, execution: Execution) -> float | None:
+    """Seconds of work between two checkpoints of an attempt, or to its end where that is nearer.
+
+    0 for what keeps its work as it goes (answers, replies); None before the first sample.
+    """
+    row = last_row(attempt.metrics)
+    if names.PROGRESS_DONE not in row:
+        return None
+    if names.STEP_SECONDS not in row:
+        return 0.0
+    left = int(row[names.PROGRESS_TOTAL]) - int(row[names.PROGRESS_DONE])
+    return float(row[names.STEP_SECONDS]) * min(execution.checkpoint_every_steps, max(0, left))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """An attempt that its caller runs, with what it has cost by the caller's own clock."""
+
+    ref: StageRef
+    attempt: AttemptDir
+    execution: Execution
+    cost: Amount
+
+
+@dataclass(kw_only=True)
+class Guard:
+    """What one scheduler or supervisor knows of a study's budget and spending."""
+
+    store: Store
+    study: str
+    ahead_s: float = 0.0
+    """Until the caller looks again and what it asks for is heard: all that runs goes on so long."""
+    held_to: StudyBudget | None = field(init=False, default=None)
+    _spending: Spending | None = field(init=False, default=None)
+    _seen: object = None
+    _judges: dict[StageRef, int] = field(default_factory=dict)
+
+    def look(self, running: Collection[Running] = ()) -> Amount:
+        """Read the bound, which may have been raised meanwhile, and what was spent.
+
+        running: what the caller runs itself.
+        """
+        self._read()
+        if self._spending is None:
+            return NOTHING
+        self._spending.look()
+        return self.spent(running, anew=True)
+
+    def look_at(self, ref: StageRef) -> None:
+        """Read what one stage has spent, of which an attempt has just ended."""
+        if self._spending is not None:
+            self._spending.look_at(ref)
+
+    def spent(self, running: Collection[Running] = (), *, anew: bool = False) -> Amount:
+        """By the last looks, and to this moment for what the caller runs itself."""
+        if self._spending is None:
+            return NOTHING
+        found = self._spending.total(besides={(one.ref, one.attempt.number) for one in running})
+        for one in running:
+            found += one.cost
+            if one.ref.kind is StageKind.judge:
+                if anew or one.ref not in self._judges:
+                    self._judges[one.ref] = judge_micro_usd(one.attempt)
+                found += Amount(micro_usd=self._judges[one.ref])
+        return found
+
+    def next_look_s(self, spent: Amount) -> float:
+        """Seconds after which the budget could be spent, at least LOOK_S."""
+        if self.held_to is None:
+            return NO_BUDGET_S
+        left, rate = self.held_to.budget.left(spent), self.held_to.per_hour
+        waits = [SELDOM_S]
+        if self.held_to.budget.micro_usd is not None and rate.micro_usd:
+            waits.append(left.micro_usd / rate.micro_usd * 3600)
+        if self.held_to.budget.node_ms is not None and rate.node_ms:
+            waits.append(left.node_ms / rate.node_ms * 3600)
+        return max(LOOK_S, min(waits) * random.uniform(0.8, 1.0))  # not all at the same moment
+
+    def refuses(self, ref: StageRef, execution: Execution, spent: Amount) -> str:
+        """Why a stage must not begin now; empty where it may."""
+        if self.held_to is None:
+            return ""
+        budget = self.held_to.budget
+        if ref in self.held_to.left_out:
+            return f"{budget} has no room for it"
+        predicted = execution.predicted
+        start = held_for(execution, predicted.startup_s if predicted is not None else 0.0)
+        if budget.is_spent(spent) or not budget.holds(spent + start):
+            return f"{budget} is spent"
+        return ""
+
+    def must_stop(self, one: Running, spent: Amount) -> bool:
+        """Whether its way to the next checkpoint would be more than is allowed."""
+        if self.held_to is None:
+            return False
+        budget = self.held_to.budget
+        seconds = to_checkpoint_s(one.attempt, one.execution) or 0.0
+        return budget.is_spent(spent) or not budget.holds(spent + held_for(one.execution, seconds))
+
+    def has_begun(self, one: Running) -> bool:
+        """Whether there is work of it that a checkpoint could keep."""
+        if one.ref.kind is StageKind.judge:  # calls that are under way are paid
+            return True
+        return to_checkpoint_s(one.attempt, one.execution) is not None
+
+    def patience_s(self, one: Running) -> float:
+        """How long it may take to stop."""
+        seconds = to_checkpoint_s(one.attempt, one.execution) or 0.0
+        return max(PATIENCE_S, seconds + one.attempt.measured().lead_s)
+
+    def text(self, spent: Amount) -> str:
+        """What was spent of how much; empty where nothing bounds it."""
+        return "" if self.held_to is None else spent_text(self.held_to.budget, spent)
+
+    def cause(self) -> str:
+        """Of a stage that was stopped, for people."""
+        assert self.held_to is not None
+        return (
+            f"{self.held_to.budget} is spent: stopped at a checkpoint; it goes on when the line is "
+            "typed again with more"
+        )
+
+    def _read(self) -> None:
+        mark = _mark(budget_file(self.store, self.study))
+        if mark == self._seen:
+            return
+        self._seen = mark
+        self.held_to = read_budget(self.store, self.study)
+        self._spending = None
+        if self.held_to is not None:
+            self._spending = Spending(
+                store=self.store,
+                study=self.study,
+                stages=self.held_to.stages,
+                base=self.held_to.base,
+            )
+
+
+def _mark(file: Path) -> tuple[int, int, int] | None:
+    """Changes when the file is replaced."""
+    with contextlib.suppress(*ABSENT):
+        stat = os.stat(file)  # noqa: PTH116
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return None
+
+
+def budget_lines(plan: Plan, store: Store) -> list[str]:
+    """How much of its budget a study has spent, and what to do for what was left; for people."""
+    guard = Guard(store=store, study=plan.study)
+    spent = guard.look()
+    if guard.held_to is None:
+        return []
+    lines = [guard.text(spent)]
+    if any(not store.stage(stage.ref).done_file.exists() for stage in plan.stages):
+        lines.append("raise it and type the line again for what is not done")
+    return lines
+
+
+def budget_json(plan: Plan, store: Store) -> dict[str, Any]:
+    """{"usd", "node_hours", "order", "spent", "left", "over", "cells_left_out"}; empty without."""
+    guard = Guard(store=store, study=plan.study)
+    spent = guard.look()
+    if (held_to := guard.held_to) is None:
+        return {}
+    budget = held_to.budget
+    return {
+        **bounds_json(budget),
+        "spent": amount_json(spent),
+        "left": amount_json(budget.left(spent)),
+        "over": amount_json(budget.over(spent)),
+        "cells_left_out": list(held_to.cells_left_out),
+    }
