@@ -121,6 +121,20 @@ def test_a_damaged_record_costs_its_own_stage_alone(
     assert [run.ref.kind for run in read_speeds(store, amounts).runs] == [StageKind.tune]
 
 
+def test_a_record_of_a_setting_that_is_no_longer_one_costs_its_own_stage_alone(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    attempt(stage(store, seed=1), DONE)
+    attempt(stage(store, seed=2), DONE, execution=replace(CPU, gradient_checkpointing="true"))
+
+    def checked(spec: StageSpec, execution: Execution) -> tuple[float, float]:
+        assert execution.gradient_checkpointing in ("none", "selective", "full")
+        return amounts(spec, execution)
+
+    assert [run.units for run in read_speeds(store, checked).runs] == [100]
+
+
 def test_a_stage_that_is_not_done_or_cannot_be_read_says_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     running, edited = stage(store, seed=1), stage(store, seed=2)

@@ -33,6 +33,8 @@ LEAST_SHARE = 0.1
 """Of a stage's work: what did less of it is mostly beginning and end."""
 TRAINING = (StageKind.base, StageKind.align, StageKind.tune)
 UNREADABLE = (OSError, StoreError, KeyError, TypeError, ValueError, AttributeError)
+OLD = (*UNREADABLE, AssertionError)
+"""Of what is worked out from a record: an older one may say what no setting can be today."""
 
 Amounts = Callable[[StageSpec, Execution], tuple[float, float]]
 """FLOPs and units (steps, questions, items) of a whole stage; 0 where they cannot be counted."""
@@ -75,7 +77,7 @@ def _runs(stage: StageDir, amounts: Amounts) -> Iterator[MeasuredRun]:
     if last.first_step:  # others did a part of it
         tried += [attempt for attempt in stage.attempts() if attempt.number < published.number]
     for attempt in tried:
-        with contextlib.suppress(*UNREADABLE):
+        with contextlib.suppress(*OLD):
             run = _run(spec, attempt, amounts, total_steps=last.first_step + last.steps)
             if run is not None:
                 yield run
