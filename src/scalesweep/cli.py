@@ -60,7 +60,7 @@ Verbs
   judge calibrate   how far off a judge is on published answers  judge=NAME
              [--answers FILE --published N] [judge.key=value ...] [--json]
   report     cost beside score     [STUDY] [--format terminal|md|csv|json|html]
-             [--paper table1|table2|table3a|table3b|table5: beside the paper's]
+             [--paper table1|table2|table3a|table3b|table4|table5: the paper's]
              [--under 150|node_hours=6.5: the best that one run can be had for]
              [--table front|pairs: of the answer, by itself]
              [--predictions: time and memory, predicted and measured]

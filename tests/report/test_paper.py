@@ -77,6 +77,26 @@ class Judged:
         attempt = self._publish(self.stages[name]["generate"], {"answers": ""})
         write_json(attempt / "generation.json", {"benchmarks": {benchmark: numbers}})
 
+    def tune(self, name: str, *hours: float, devices: int, is_done: bool = True) -> None:
+        """One attempt for each of the hours, the last of which publishes."""
+        ref = self.stages[name]["tune"]
+        for number, taken in enumerate(hours, start=1):
+            attempt = self.store.stage(ref).attempt(number)
+            attempt.output.mkdir(parents=True)
+            usage = Usage(
+                outcome=Outcome.done if is_done and number == len(hours) else Outcome.failed,
+                wall_s=taken * 3600,
+                num_devices=devices,
+                node_devices=8,
+                usd_per_node_hour=13.63,
+            )
+            write_json(attempt.usage_file, usage.to_json())
+        write_json(self.store.stage(ref).stage_file, self.plan.stage(ref).spec.to_json())
+        if is_done:
+            (attempt.output / "model").write_text("")
+            done = Done(attempt=len(hours), files=output_files(attempt.output), inputs={})
+            write_json(self.store.stage(ref).done_file, done.to_json())
+
     def _publish(self, ref: StageRef, files: Mapping[str, str]) -> Path:
         stage = self.store.stage(ref)
         attempt = stage.attempt(1)
@@ -220,6 +240,57 @@ def test_the_language_model_before_tuning_was_asked_as_the_row_says(tmp_path: Pa
     assert lines["Vicuna-33B", "here"] == [None, None, 85.0, None]
 
 
+@pytest.fixture
+def tuned(tmp_path: Path) -> Judged:
+    one = ("model=33b", "data_mix=llava80k", "evaluation=llava_bench")
+    study = Judged(
+        tmp_path,
+        {
+            "full": (*one, "tuning=full"),
+            "lora": (*one, "tuning=lora", "lora.rank=64"),
+            "qlora": (*one, "tuning=qlora", "lora.rank=64"),
+        },
+    )
+    study.tune("full", 1.5, devices=32)
+    study.tune("lora", 1.0, 4.0, devices=8)  # the first attempt failed and counts
+    study.tune("qlora", 3.0, devices=8, is_done=False)
+    study.score("lora", {"llava_bench": llava_bench(71.0, 1.0, 2.0, 3.0)})
+    return study
+
+
+def test_table_4_has_time_and_trained_parameters_beside_the_score(tuned: Judged) -> None:
+    lines = tuned.lines("table4")
+
+    assert lines["33B LoRA-64", "paper"] == [71.8, 4.79, None, 0.49]
+    assert lines["65B full", "paper"] == [72.3, 13.5, None, 65]
+    # 4 nodes for 1.5 hours; 1 node for 1 + 4 hours; nothing but the tune stage ran
+    assert lines["33B full", "here"][:3] == [None, 6.0, 6.0]
+    assert lines["33B LoRA-64", "here"][:3] == [71.0, 5.0, 5.0]
+    assert lines["33B LoRA-64", "here"][3] == pytest.approx(0.49, abs=0.02)
+    assert lines["33B full", "here"][3] == pytest.approx(32.5, abs=0.5)
+    assert ("65B full", "here") not in lines
+
+
+def test_a_cost_that_still_grows_is_called_a_lower_bound(tuned: Judged) -> None:
+    data = tuned.table("table4")
+    found = {(x["model"], x["source"]): x["are_lower_bounds"] for x in data["lines"]}
+    text = report(tuned.store, "tables", paper="table4", width=80)
+
+    assert found["33B LoRA-64", "here"] == [False, False, True, False]  # align did not run
+    assert found["33B QLoRA-64", "here"] == [False, True, True, False]
+    assert re.search(
+        r"^33B QLoRA-64 +71.6 +4.68 +– +0.49\n  here +– +≥3.00 +≥3.00 +0.4", text, re.M
+    )
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_table_4_of_a_study_before_its_first_tune_stage_is_refused(tmp_path: Path) -> None:
+    study = Judged(tmp_path, {"one": MIX})
+
+    with pytest.raises(ConfigError, match="--paper=table4: nothing of study tables is tuned yet"):
+        study.table("table4")
+
+
 def test_missing_verdicts_of_several_runs_are_set_against_all_runs(tmp_path: Path) -> None:
     study = Judged(tmp_path, {"one": MIX})
     scored = {**llava_bench(73.0, 82.0, 70.0, 61.0), "num_missing": 90}
@@ -238,8 +309,8 @@ def test_a_study_without_the_benchmark_is_told_what_it_has(tmp_path: Path) -> No
         ConfigError, match=r"table2: shows mm_vet, but study tables has scores of mmlu"
     ):
         study.table("table2")
-    with pytest.raises(ConfigError, match="--paper=table4: choose one of table1, table2, table3a"):
-        study.table("table4")
+    with pytest.raises(ConfigError, match="--paper=table6: choose one of table1, table2, table3a"):
+        study.table("table6")
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from scalesweep.errors import ConfigError
 from scalesweep.report.labels import value_at
-from scalesweep.report.paper.published import TABLES, Measure, Published, Row
+from scalesweep.report.paper.beside_score import Value, beside_score, cost_notes
+from scalesweep.report.paper.published import TABLES, Measure, Published, Quantity, Row
 from scalesweep.report.scores import AnsweringTime, BenchmarkResult, CategoryResult
 from scalesweep.report.settings import Setting
 from scalesweep.report.study_report import StudyReport
 
 PAPER, HERE = "paper", "here"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Value:
-    """One number, percent."""
-
-    value: float
-    error: float | None = None
-    """Here: one standard error of the questions. Published: as the paper's ± is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +49,9 @@ def paper_table(name: str, report: StudyReport) -> PaperTable:
     if name not in TABLES:
         raise ConfigError(f"--paper={name}: choose one of {', '.join(TABLES)}")
     published = TABLES[name]
-    asked = {measure.benchmark for measure in published.measures}
+    asked = _benchmarks(published)
     scored = {b for cell in report.results.cells for b in (*cell.scores, *cell.before)}
-    if not asked & scored:
+    if not (scored.intersection(asked) or _shows_costs(published)):
         has = ", ".join(sorted(scored)) or "nothing yet"
         raise ConfigError(
             f"--paper={name}: shows {', '.join(sorted(asked))}, but study "
@@ -67,6 +59,10 @@ def paper_table(name: str, report: StudyReport) -> PaperTable:
             "its benchmarks"
         )
     lines = tuple(_lines(published, report))
+    if _shows_costs(published) and not any(line.source == HERE for line in lines):
+        raise ConfigError(
+            f"--paper={name}: nothing of study {report.results.plan.study} is tuned yet"
+        )
     return PaperTable(
         name=name,
         title=published.title,
@@ -77,16 +73,24 @@ def paper_table(name: str, report: StudyReport) -> PaperTable:
     )
 
 
+def _benchmarks(published: Published) -> list[str]:
+    return list(dict.fromkeys(m.benchmark for m in published.measures if m.benchmark))
+
+
+def _shows_costs(published: Published) -> bool:
+    return any(measure.quantity is not Quantity.score for measure in published.measures)
+
+
 def _lines(published: Published, report: StudyReport) -> Iterator[Line]:
     shown: set[str] = set()
     for row in published.rows:
         yield Line(label=row.label, source=PAPER, values=tuple(_published(row)))
-        for line, settings in _here(published, row, report.settings):
+        for line, settings in _here(published, row, report):
             shown.update(setting.label for setting in settings)
             yield line
     for setting in report.settings:
         if setting.label not in shown and not _is_grid(published):
-            own = _line(published, setting.label, setting, of_base=False)
+            own = _line(published, setting.label, setting, report, of_base=False)
             if own is not None:
                 yield own
     yield from _other_bases(published, report)
@@ -100,18 +104,18 @@ def _published(row: Row) -> Iterator[Value | None]:
 
 
 def _here(
-    published: Published, row: Row, settings: Sequence[Setting]
+    published: Published, row: Row, report: StudyReport
 ) -> Iterator[tuple[Line, list[Setting]]]:
     """This study's lines of a row, each with the settings it shows."""
     if row.selects is None:
         return
     if _is_grid(published):
-        yield from _here_in_a_grid(published, row, row.selects, settings)
+        yield from _here_in_a_grid(published, row, row.selects, report)
         return
     lines: list[tuple[Line, Setting]] = []
-    for setting in settings:
+    for setting in report.settings:
         if _matches(setting.config, row.selects):
-            line = _line(published, row.label, setting, of_base=row.of_base)
+            line = _line(published, row.label, setting, report, of_base=row.of_base)
             lines += [] if line is None else [(line, setting)]
     if row.of_base:  # cells of one model share one, unless the study varies how it is asked
         lines = list({line.values: (line, setting) for line, setting in lines}.values())
@@ -121,15 +125,15 @@ def _here(
 
 
 def _here_in_a_grid(
-    published: Published, row: Row, selects: Mapping[str, Any], settings: Sequence[Setting]
+    published: Published, row: Row, selects: Mapping[str, Any], report: StudyReport
 ) -> Iterator[tuple[Line, list[Setting]]]:
     """One line of what fits a column alone, and one for each setting where several fit one."""
     fitting = [
         [
             (setting, value)
-            for setting in settings
+            for setting in report.settings
             if _matches(setting.config, {**selects, **measure.selects})
-            and (value := _value(setting, measure, of_base=False)) is not None
+            and (value := _score(setting, measure, of_base=False)) is not None
         ]
         for measure in published.measures
     ]
@@ -154,10 +158,21 @@ def _matches(config: Mapping[str, Any], selects: Mapping[str, Any]) -> bool:
     return not blind and all(value_at(config, key) == value for key, value in selects.items())
 
 
-def _line(published: Published, label: str, setting: Setting, *, of_base: bool) -> Line | None:
+def _line(
+    published: Published, label: str, setting: Setting, report: StudyReport, *, of_base: bool
+) -> Line | None:
     """A setting's own line; None where it has none of the table's numbers."""
-    values = tuple(_value(setting, m, of_base=of_base) for m in published.measures)
-    if not any(values):
+    values = tuple(
+        _score(setting, measure, of_base=of_base)
+        if measure.quantity is Quantity.score
+        else beside_score(setting, measure.quantity, report)
+        for measure in published.measures
+    )
+    counts = [
+        value is not None and measure.quantity is not Quantity.trainable_billions
+        for value, measure in zip(values, published.measures, strict=True)
+    ]
+    if not any(counts):
         return None
     speed = None
     if published.shows_speed:
@@ -176,12 +191,12 @@ def _other_bases(published: Published, report: StudyReport) -> Iterator[Line]:
         model = value_at(setting.config, "model.name")
         if model not in known:
             known.add(model)
-            line = _line(published, f"{model} before tuning", setting, of_base=True)
+            line = _line(published, f"{model} before tuning", setting, report, of_base=True)
             if line is not None:
                 yield line
 
 
-def _value(setting: Setting, measure: Measure, *, of_base: bool) -> Value | None:
+def _score(setting: Setting, measure: Measure, *, of_base: bool) -> Value | None:
     """Mean over its seeds of the official number; the error is that of one run."""
     found = [_part(result, measure) for result in _results(setting, measure.benchmark, of_base)]
     parts = [part for part in found if part is not None and part.official is not None]
@@ -218,7 +233,9 @@ def _part(result: BenchmarkResult, measure: Measure) -> BenchmarkResult | Catego
 
 def _notes(published: Published, report: StudyReport) -> Iterator[str]:
     """What a reader must know of this study's numbers to compare them."""
-    benchmarks = list(dict.fromkeys(measure.benchmark for measure in published.measures))
+    benchmarks = _benchmarks(published)
+    if _shows_costs(published):
+        yield from cost_notes(benchmarks, report)
     yield "here: ± is one standard error of the questions (of parts: --format csv or json)."
     for benchmark in benchmarks:
         results = [

@@ -9,7 +9,9 @@ from typing import Any
 
 from scalesweep.errors import ConfigError
 from scalesweep.report import formatting as fmt
-from scalesweep.report.paper.build import HERE, Line, PaperTable, Value
+from scalesweep.report.paper.beside_score import Value
+from scalesweep.report.paper.build import HERE, Line, PaperTable
+from scalesweep.report.paper.published import Quantity
 from scalesweep.report.table import Column, Entry, Table
 
 FORMATS = ("terminal", "md", "csv", "json")
@@ -69,6 +71,8 @@ def _entries(table: PaperTable, line: Line, label: str) -> list[Entry]:
     entries += [
         # Errors of parts are in CSV and JSON: 80 columns have no room for them.
         _entry(value, tone, with_error=measure.part is None)
+        if measure.quantity is Quantity.score
+        else _plain_entry(value, tone, is_published=line.source != HERE)
         for value, measure in zip(line.values, table.measures, strict=True)
     ]
     if table.shows_speed:
@@ -87,6 +91,19 @@ def _entry(value: Value | None, tone: str, *, with_error: bool) -> Entry:
         return Entry(text=fmt.NOTHING, sort=-1.0, tone="faint")
     error = f" ± {value.error:.1f}" if with_error and value.error is not None else ""
     return Entry(text=f"{value.value:.1f}{error}", sort=value.value, tone=tone)
+
+
+def _plain_entry(value: Value | None, tone: str, *, is_published: bool) -> Entry:
+    """Published: as printed; here: two digits at least."""
+    if value is None:
+        return Entry(text=fmt.NOTHING, sort=-1.0, tone="faint")
+    number = value.value
+    text = (
+        f"{number:g}"
+        if is_published
+        else fmt.number(number, decimals=fmt.decimals_for([number], most=9))
+    )
+    return Entry(text=f"≥{text}" if value.is_growing else text, sort=number, tone=tone)
 
 
 def _csv(table: PaperTable) -> str:
@@ -111,7 +128,13 @@ def _json(table: PaperTable) -> dict[str, Any]:
         "table": table.name,
         "title": table.title,
         "measures": [
-            {"title": m.title, "benchmark": m.benchmark, "part": m.part} for m in table.measures
+            {
+                "title": m.title,
+                "benchmark": m.benchmark or None,
+                "part": m.part,
+                "quantity": str(m.quantity),
+            }
+            for m in table.measures
         ],
         "lines": [
             {
@@ -119,6 +142,7 @@ def _json(table: PaperTable) -> dict[str, Any]:
                 "source": line.source,
                 "values": [None if v is None else v.value for v in line.values],
                 "errors": [None if v is None else v.error for v in line.values],
+                "are_lower_bounds": [v is not None and v.is_growing for v in line.values],
                 **(
                     {}
                     if line.speed is None
