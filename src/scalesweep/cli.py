@@ -64,6 +64,7 @@ Verbs
              [--under 150|node_hours=6.5: the best that one run can be had for]
              [--table front|pairs: of the answer, by itself]
              [--predictions: time and memory, predicted and measured]
+             [--ledger: every attempt, what it cost and who paid]
   export     a cell's model for plain transformers or peft    CELL DIR [STUDY]
              [--merge] [--no-base] [--dtype bfloat16|float16|float32]
   cancel     stop the commands and jobs that work on a study            [STUDY]

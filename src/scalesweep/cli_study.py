@@ -63,19 +63,20 @@ def _status(words: Sequence[str]) -> int:
     return study_verbs.status(_store(given), study, as_json="--json" in given)
 
 
-_OWN_REPORTS = {"--paper", "--seed-record", "--under", "--table"}
-"""Options of which none goes with --predictions."""
+_OWN_REPORTS = {"--predictions", "--ledger", "--paper", "--seed-record", "--under", "--table"}
+"""Options of which none goes with --predictions or --ledger."""
 
 
 def _report(words: Sequence[str]) -> int:
     study, given = _study_arguments(
         "report",
         words,
-        flags=("--predictions",),
+        flags=("--predictions", "--ledger"),
         options=("--format", "--output", "--seed-record", "--paper", "--under", "--table"),
     )
-    if "--predictions" in given and (other := _OWN_REPORTS & given.keys()):
-        raise ConfigError(f"--predictions: is a report of its own; leave {min(other)} out")
+    for alone in ("--predictions", "--ledger"):
+        if alone in given and (other := (_OWN_REPORTS - {alone}) & given.keys()):
+            raise ConfigError(f"{alone}: is a report of its own; leave {min(other)} out")
     if "--table" in given and (other := {"--paper", "--under"} & given.keys()):
         raise ConfigError(f"--table: is one table by itself; leave {min(other)} out")
     from scalesweep import study_verbs
@@ -90,6 +91,7 @@ def _report(words: Sequence[str]) -> int:
         predictions="--predictions" in given,
         under=given.get("--under"),
         table=given.get("--table"),
+        ledger="--ledger" in given,
     )
 
 

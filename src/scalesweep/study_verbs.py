@@ -35,6 +35,7 @@ def report(
     predictions: bool = False,
     under: str | None = None,
     table: str | None = None,
+    ledger: bool = False,
 ) -> int:
     """Print or write a study's report.
 
@@ -61,6 +62,7 @@ def report(
         predictions=predictions,
         under=under,
         table=table,
+        ledger=ledger,
     )
     print(text, end="" if text.endswith("\n") else "\n")
     return 0

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from scalesweep.cost_model.cost import Cost, largest_remainder, share_costs, total
 from scalesweep.plan.graph import Cell
-from scalesweep.records import Outcome, StageKind, StageRef, Usage
+from scalesweep.records import Execution, Outcome, StageKind, StageRef, Usage
 from scalesweep.report.costs import JudgePay, StageCost, cell_costs, held, stage_cost
 from scalesweep.report.ledger import by_payer, ledger_rows
 from scalesweep.report.slurm_accounting import IdleRun, StageAccount
 from scalesweep.report.stage_results import Attempt, StageResult, StageState
+
+PLANNED = Execution(cluster="slurm", study="later")
 
 
 def usage(**fields: object) -> Usage:
@@ -224,7 +226,7 @@ def test_attempts_and_payers_add_up_to_the_study_and_shares_leave_nothing(
         charged = data.draw(st.lists(attempt, max_size=4))
         published = data.draw(st.sampled_from([None, *range(len(charged))]))
         unused = data.draw(st.lists(attempt, max_size=2))
-        idle = [IdleRun(job="1", number=1, usage=one) for one in unused]
+        idle = [IdleRun(job="1", number=1, usage=one, execution=PLANNED) for one in unused]
         stages.append(_stage(f"{i}", charged, published=published, idle=idle, data=data))
     rows = ledger_rows(stages)
     whole = sum((stage.cost for stage in stages), StageCost())

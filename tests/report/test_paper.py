@@ -357,7 +357,7 @@ def test_what_judges_were_paid_is_said_apart_from_the_costs(tmp_path: Path) -> N
     text = report(study.store, "tables", format="md")
 
     assert (found["usd"], found["unsure_usd"], found["num_replies"]) == (1.75, 0.0, 180)
-    assert "Judges were paid $1.75 for 180 replies, a column beside the others." in text
+    assert "Judges were paid $1.75 for 180 replies. No other column has that in it." in text
     (row,) = csv.DictReader(io.StringIO(report(study.store, "tables", format="csv")))
     assert (row["judge_usd"], row["judge_share_usd"]) == ("1.750000", "1.750000")
 

@@ -39,6 +39,13 @@ class Cost:
             micro_usd=self.micro_usd + other.micro_usd,
         )
 
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(
+            device_ms=self.device_ms - other.device_ms,
+            node_ms=self.node_ms - other.node_ms,
+            micro_usd=self.micro_usd - other.micro_usd,
+        )
+
 
 NOTHING = Cost()
 

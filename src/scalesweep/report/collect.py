@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from scalesweep.errors import StoreError
@@ -13,7 +14,7 @@ from scalesweep.records import StageKind, StageRef
 from scalesweep.report.checks import report_warnings
 from scalesweep.report.costs import CellCosts, JudgePay, StageCost, cell_costs
 from scalesweep.report.labels import seed_of, setting_labels, value_at
-from scalesweep.report.ledger import by_payer, ledger_rows
+from scalesweep.report.ledger import LedgerRow, by_payer, ledger_rows
 from scalesweep.report.scores import (
     AnsweringTime,
     BenchmarkResult,
@@ -114,11 +115,18 @@ class StudyResults:
     """None where Slurm ran nothing of it."""
     judges: Mapping[StageRef, JudgePay] = field(default_factory=dict)
     """What judges were paid, of each stage that asked one."""
+    judges_of_attempts: Mapping[StageRef, Mapping[int, JudgePay]] = field(default_factory=dict)
+    """The same by number of the attempt."""
+
+    @cached_property
+    def ledger(self) -> tuple[LedgerRow, ...]:
+        """All attempts of its stages, whoever made them."""
+        return ledger_rows(self.stages.values(), self.judges_of_attempts)
 
     @property
     def paid_by(self) -> dict[str, StageCost]:
         """Study -> what it paid of these stages; "": from before that was written down."""
-        return by_payer(ledger_rows(self.stages.values()))
+        return by_payer(self.ledger)
 
     @property
     def judging(self) -> JudgePay | None:
@@ -147,12 +155,16 @@ def collect(store: Store, plan: Plan) -> StudyResults:
     accounts = StageAccounts(store)
     stages = read_stages(store, plan, accounts)
     labels = setting_labels(plan.cells)
-    judges = {
-        ref: pay
+    asked = {
+        ref: {
+            attempt.number: pay
+            for attempt in store.stage(ref).attempts()
+            if (pay := judge_pay([attempt.path]))
+        }
         for ref, stage in stages.items()
         if stage.kind is StageKind.judge
-        and (pay := judge_pay(attempt.path for attempt in store.stage(ref).attempts()))
     }
+    judges = {ref: sum(pays.values(), JudgePay()) for ref, pays in asked.items() if pays}
     costs = cell_costs(plan.cells, {ref: stage.cost for ref, stage in stages.items()}, judges)
     damaged: list[str] = []
     judged = {
@@ -177,6 +189,7 @@ def collect(store: Store, plan: Plan) -> StudyResults:
         other_studies=_other_studies(store, plan),
         warnings=(*damaged, *report_warnings(stages, cells)),
         judges=judges,
+        judges_of_attempts=asked,
         account=study_account(
             ((s.label, s.account) for s in stages.values() if s.account is not None),
             num_local=sum(len(s.attempts) for s in stages.values() if s.account is None),

@@ -37,6 +37,7 @@ def report(
     predictions: bool = False,
     under: str | None = None,
     table: str | None = None,
+    ledger: bool = False,
 ) -> str:
     """The report of a study as text; where a file was written, its path.
 
@@ -49,6 +50,7 @@ def report(
     predictions: what was predicted of each stage beside what it took, instead of the report.
     table: one table of the answer by itself instead of the whole report.
     under: what one run may cost: also says which setting is the best under it.
+    ledger: every attempt and what it cost, instead of the report.
 
     Raises:
         ConfigError: no such format, table, ceiling or study, no study at all, or output cannot be
@@ -59,6 +61,10 @@ def report(
     if predictions:
         return _delivered(_predictions(store, study, format, width=width, color=color), output)
     made = study_report(store, study, record=record)
+    if ledger:
+        from scalesweep.report.render_ledger import render as render_ledger
+
+        return _delivered(render_ledger(made, format, width=width, color=color), output)
     if under is not None:
         ceiling = parsed_ceiling(under, has_prices=made.has_prices)
         made = dataclasses.replace(made, ceiling=ceiling)

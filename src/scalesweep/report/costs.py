@@ -40,6 +40,11 @@ class StageCost:
     lost: Cost = NOTHING
     """Work that a later attempt did again, or that ended in an error."""
 
+    @property
+    def kept(self) -> Cost:
+        """Work that stands, or whose fate is open."""
+        return self.total - self.startup - self.lost
+
     def __add__(self, other: StageCost) -> StageCost:
         return StageCost(
             total=self.total + other.total,
@@ -73,11 +78,12 @@ def attempt_costs(usages: Sequence[Usage], *, published: int | None) -> list[Sta
         startup_s = min(usage.startup_s, usage.wall_s)
         work_s = usage.wall_s - startup_s
         share = lost_of(usages, position, published=published)
+        startup = held(usage, seconds=startup_s)
+        # By difference, so that the parts never exceed the whole by a rounding.
+        spoilt = held(usage, seconds=min(startup_s + work_s * share, usage.wall_s))
         costs.append(
             StageCost(
-                total=held(usage, seconds=usage.wall_s),
-                startup=held(usage, seconds=startup_s),
-                lost=held(usage, seconds=work_s * share),
+                total=held(usage, seconds=usage.wall_s), startup=startup, lost=spoilt - startup
             )
         )
     return costs

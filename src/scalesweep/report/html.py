@@ -22,6 +22,7 @@ from scalesweep.report.html_figures import (
     section,
     timeline,
 )
+from scalesweep.report.html_ledger import ledger_section
 from scalesweep.report.html_table import html_table
 from scalesweep.report.markup import Child, Markup, tag
 from scalesweep.report.pairs_table import pairs_table
@@ -75,6 +76,7 @@ def render_html(report: StudyReport) -> str:
             ),
             _table_section(category_table(report), lead=""),
             _costs(report),
+            ledger_section(report),
             _further_tables(report),
             predictions_section(report),
             _cells(report),
@@ -249,6 +251,7 @@ def _table_section(table: Table | None, *, lead: str, is_sortable: bool = True) 
 
 _PLACED = frozenset(
     {"cost", "front", "pairs", "unfinished", "grid", "findings", "language", "categories", "kinds"}
+    | {"ledger", "payers"}
 )
 """Tables that have their place on the page, or are shown as cards."""
 

@@ -69,6 +69,9 @@ class IdleRun:
     """Counts the runs that sacct knows of the job, from 1."""
     usage: Usage
     """All of it is start-up."""
+    execution: Execution
+    """How the stage was to be run, and by whose command."""
+    is_over: bool = True
 
     def __str__(self) -> str:
         return f"job {self.job} run {self.number}: no attempt"
@@ -187,10 +190,23 @@ def reconcile(
     for row in started:
         numbers[row.job_id] = numbers.get(row.job_id, 0) + 1
         if id(row) not in used:
-            usage = _unwritten(row, how.get(row.name, planned))
+            execution = how.get(row.name, planned)
             seconds = float(row.elapsed_s)
-            usage = dataclasses.replace(usage, wall_s=seconds, startup_s=seconds)
-            idle.append(IdleRun(job=row.job, number=numbers[row.job_id], usage=usage))
+            usage = dataclasses.replace(
+                _unwritten(row, execution),
+                started_at=float(row.start or 0),
+                wall_s=seconds,
+                startup_s=seconds,
+            )
+            idle.append(
+                IdleRun(
+                    job=row.job,
+                    number=numbers[row.job_id],
+                    usage=usage,
+                    execution=execution,
+                    is_over=row.has_ended,
+                )
+            )
     waits = [row.queued_s for row in started if row.queued_s is not None]
     return StageAccount(
         charges=tuple(

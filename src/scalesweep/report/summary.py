@@ -197,7 +197,7 @@ def judging_note(judging: JudgePay) -> str:
         return (
             f"Judges gave {replies}; what they cost is not known (judge.prices), nor in any cost."
         )
-    text = f"Judges were paid {fmt.usd(judging.usd)} for {replies}, a column beside the others."
+    text = f"Judges were paid {fmt.usd(judging.usd)} for {replies}."
     if judging.unsure_usd:
         text += f" Calls without a reply may have cost up to {fmt.usd(judging.unsure_usd)} more."
     return text
@@ -217,7 +217,7 @@ def cost_notes(report: StudyReport) -> list[str]:
         *price_notes(report),
     ]
     if results.judging is not None:
-        notes.append(judging_note(results.judging))
+        notes.append(f"{judging_note(results.judging)} No other column has that in it.")
         if report.has_prices and results.judging.micro_usd:
             notes.append("Pareto front, answer and figures take alone $ and judge $ together.")
     if any("base" not in cell.cell.stages for cell in results.cells):
@@ -228,7 +228,20 @@ def cost_notes(report: StudyReport) -> list[str]:
     notes += payer_notes(report)
     if any(not setting.costs_are_whole for setting in report.settings):
         notes.append("≥ marks costs of cells that are not finished.")
+    notes += running_notes(report)
     return notes
+
+
+def running_notes(report: StudyReport) -> list[str]:
+    """Costs that still grow; nothing where no attempt runs."""
+    running = [row for row in report.results.ledger if row.is_running]
+    if not running:
+        return []
+    verb = "runs" if len(running) == 1 else "run"
+    return [
+        f"{fmt.plural(len(running), 'attempt')} still {verb}: costs so far, up to the last record "
+        "of each, are marked ≥."
+    ]
 
 
 def payer_notes(report: StudyReport) -> list[str]:

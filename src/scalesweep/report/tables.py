@@ -13,6 +13,7 @@ from scalesweep.report.costs import JudgePay
 from scalesweep.report.front_table import front_table
 from scalesweep.report.labels import usual_values, value_at
 from scalesweep.report.pairs_table import pairs_table
+from scalesweep.report.render_ledger import tables as ledger_tables
 from scalesweep.report.settings import Setting
 from scalesweep.report.stage_results import StageState
 from scalesweep.report.study_report import StudyReport
@@ -470,5 +471,6 @@ def all_tables(report: StudyReport) -> list[Table]:
         category_table(report),
         findings_table(report),
         kinds_table(report),
+        *ledger_tables(report),
     ]
     return [table for table in tables if table is not None]
