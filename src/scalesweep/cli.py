@@ -46,7 +46,8 @@ One cell:
 
 Verbs
   run        (or no verb) run what is missing, then report; on Slurm: submit it
-  plan       cells, stages, what is shared and done; runs nothing      [--json]
+  plan       cells, stages, what is shared and done, hours, dollars and memory;
+             runs nothing                                  [--json] [--nodes N]
   evaluate   a checkpoint of any study or of anyone, on benchmarks   CHECKPOINT
              [evaluation=...] [judge=...] [template=...] [num_beams=5]
              [load_4bit=true]
@@ -65,6 +66,7 @@ Verbs
              [--table front|pairs: of the answer, by itself]
              [--predictions: time and memory, predicted and measured]
              [--ledger: every attempt, what it cost and who paid]
+             [--paper table4 --predict: the paper's hours, of no study]
   export     a cell's model for plain transformers or peft    CELL DIR [STUDY]
              [--merge] [--no-base] [--dtype bfloat16|float16|float32]
   cancel     stop the commands and jobs that work on a study            [STUDY]
@@ -168,6 +170,9 @@ def _compose(verb: str, words: list[str], argv: Sequence[str]) -> int:
     words, as_json = _take_flag(words, "--json")
     if as_json and verb not in ("plan", "doctor"):
         raise ConfigError("--json: goes with plan, doctor and status; run and report write files")
+    words, num_nodes = _take_nodes(words)
+    if num_nodes is not None and verb != "plan":
+        raise ConfigError("--nodes: goes with plan; nodes=N is the setting of a cell")
     words, hash_all = _take_flag(words, "--hash")
     if hash_all and verb != "doctor":
         raise ConfigError("--hash: goes with doctor")
@@ -198,6 +203,7 @@ def _compose(verb: str, words: list[str], argv: Sequence[str]) -> int:
         study_command.Request(
             verb=verb,
             as_json=as_json,
+            num_nodes=num_nodes,
             hash_all=hash_all,
             sweep=load_sweep(sweep_names[0]) if sweep_names else None,
             checkpoint=checkpoint,
@@ -221,6 +227,22 @@ def without_verb(line: str) -> str:
 
 def _take_flag(words: list[str], flag: str) -> tuple[list[str], bool]:
     return [word for word in words if word != flag], flag in words
+
+
+def _take_nodes(words: list[str]) -> tuple[list[str], int | None]:
+    """Words without --nodes N or --nodes=N, and N."""
+    left, number = [], None
+    todo = iter(words)
+    for word in todo:
+        name, equals, value = word.partition("=")
+        if name != "--nodes":
+            left.append(word)
+            continue
+        value = value if equals else next(todo, "")
+        if not value.isdecimal() or int(value) < 1:
+            raise ConfigError(f"--nodes={value}: must be a whole number of nodes, at least 1")
+        number = int(value)
+    return left, number
 
 
 def _take_sweeps(words: list[str]) -> tuple[list[str], list[str]]:

@@ -71,7 +71,7 @@ def _report(words: Sequence[str]) -> int:
     study, given = _study_arguments(
         "report",
         words,
-        flags=("--predictions", "--ledger"),
+        flags=("--predictions", "--ledger", "--predict"),
         options=("--format", "--output", "--seed-record", "--paper", "--under", "--table"),
     )
     for alone in ("--predictions", "--ledger"):
@@ -79,8 +79,17 @@ def _report(words: Sequence[str]) -> int:
             raise ConfigError(f"{alone}: is a report of its own; leave {min(other)} out")
     if "--table" in given and (other := {"--paper", "--under"} & given.keys()):
         raise ConfigError(f"--table: is one table by itself; leave {min(other)} out")
+    if "--predict" in given and given.get("--paper") != "table4":
+        raise ConfigError("--predict: goes with --paper table4")
     from scalesweep import study_verbs
 
+    if "--predict" in given:
+        other = given.keys() - {"--predict", "--paper", "--format", "--output", "--store"}
+        if word := study or min(other, default=""):
+            raise ConfigError(f"--predict: the paper's rows alone, of no study; leave {word} out")
+        return study_verbs.predicted_table4(
+            given.get("--format", "terminal"), given.get("--output")
+        )
     return study_verbs.report(
         _store(given),
         study,

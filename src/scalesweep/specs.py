@@ -7,6 +7,7 @@ of the stage's key; where things lie and how fast they run is Execution (records
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -153,6 +154,19 @@ class OptimSpec(_Spec):
     epochs: float | None
     max_steps: int | None
     """Exactly one of the two is set."""
+
+    def num_steps(self, *, num_samples: int, global_batch_size: int) -> int:
+        """Optimizer steps of a training run.
+
+        With epochs, the last step is a whole batch that borrows from the next epoch's order: no
+        sample of the asked epochs is left out, and every step averages over equally many.
+        """
+        if self.max_steps is not None:
+            return self.max_steps
+        assert self.epochs is not None, "a checked OptimSpec has max_steps or epochs"
+        # 1e-9: 0.1 epochs of 1,000 samples in batches of 10 are 10 steps, whatever
+        # 0.1 * 1000 / 10 is.
+        return max(1, math.ceil(self.epochs * num_samples / global_batch_size - 1e-9))
 
 
 @dataclass(frozen=True, kw_only=True)

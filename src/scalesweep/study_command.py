@@ -22,6 +22,7 @@ from scalesweep.errors import ConfigError
 from scalesweep.plan.build import CellRequest, build_plan
 from scalesweep.plan.checkpoint import Checkpoint
 from scalesweep.plan.graph import Plan
+from scalesweep.plan.known import predicted
 from scalesweep.rundir import Store
 
 RUNNING = ("run", "evaluate")
@@ -36,6 +37,8 @@ class Request:
 
     verb: str
     as_json: bool = False
+    num_nodes: int | None = None
+    """plan: nodes at a time, for the wall time; None: this machine, or as many as can be used."""
     hash_all: bool = False
     """doctor: hash and count what is large too."""
     sweep: Sweep | None = None
@@ -80,8 +83,10 @@ def handle(cells: Iterable[tuple[Sequence[str], Composed]]) -> list[float | None
     if request.interrupted:
         raise KeyboardInterrupt
     store = Store(Path(first.store).absolute())
+    if request.verb != "doctor":
+        plan = predicted(plan, store)
     if request.verb == "plan":
-        _print_plan(plan, store, as_json=request.as_json)
+        _print_plan(plan, store, request)
         return [None] * num_cells
     if request.verb == "doctor":
         from scalesweep.doctor.command import doctor
@@ -221,12 +226,12 @@ def _notes(requests: Sequence[CellRequest], request: Request) -> list[str]:
     return notes
 
 
-def _print_plan(plan: Plan, store: Store, *, as_json: bool) -> None:
+def _print_plan(plan: Plan, store: Store, request: Request) -> None:
     from scalesweep.plan.show import plan_json_text, print_plan
 
-    if as_json:
-        for text in plan_json_text(plan, store):
+    if request.as_json:
+        for text in plan_json_text(plan, store, num_nodes=request.num_nodes):
             print(text, end="")
         print()
     else:
-        print_plan(plan, store)
+        print_plan(plan, store, num_nodes=request.num_nodes)

@@ -68,6 +68,24 @@ def report(
     return 0
 
 
+def predicted_table4(format_: str, output: str | None) -> int:
+    """Print or write the paper's table 4 beside what the declared model predicts.
+
+    Raises:
+        ConfigError: no such format.
+    """
+    from scalesweep.report.command import delivered
+    from scalesweep.report.paper.predicted import predicted_table4 as made
+
+    to_terminal = sys.stdout.isatty() and output is None
+    text = delivered(
+        made(format_, width=terminal_width(), color=to_terminal),
+        None if output is None else Path(output),
+    )
+    print(text, end="" if text.endswith("\n") else "\n")
+    return 0
+
+
 def watch(root: Path, study: str | None) -> int:
     """Follow a study's jobs to their end; then report, and write its W&B runs."""
     from scalesweep.launch.budget import budget_lines

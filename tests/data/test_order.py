@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalesweep.data.order import num_steps, sample_order
+from scalesweep.data.order import sample_order
 from scalesweep.errors import DataError
 from scalesweep.specs import OptimSpec
 
@@ -76,10 +76,10 @@ def optim(*, epochs: float | None = None, max_steps: int | None = None) -> Optim
 def test_steps_cover_the_asked_epochs(
     epochs: float, num_samples: int, batch: int, steps: int
 ) -> None:
-    found = num_steps(optim(epochs=epochs), num_samples=num_samples, global_batch_size=batch)
+    found = optim(epochs=epochs).num_steps(num_samples=num_samples, global_batch_size=batch)
 
     assert found == steps
 
 
 def test_max_steps_are_taken_as_they_are() -> None:
-    assert num_steps(optim(max_steps=7), num_samples=1, global_batch_size=1000) == 7
+    assert optim(max_steps=7).num_steps(num_samples=1, global_batch_size=1000) == 7

@@ -1,13 +1,11 @@
-"""Which sample comes when, and how many steps that makes. Pure: knows no ranks and no files."""
+"""Which sample comes when. Pure: knows no ranks and no files."""
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator
 
 from scalesweep.errors import DataError
-from scalesweep.specs import OptimSpec
 
 
 def epoch_order(num_samples: int, *, seed: int, epoch: int) -> list[int]:
@@ -40,16 +38,3 @@ def _endless(num_samples: int, *, seed: int, epoch: int, offset: int) -> Iterato
     while True:
         yield from epoch_order(num_samples, seed=seed, epoch=epoch)[offset:]
         epoch, offset = epoch + 1, 0
-
-
-def num_steps(optim: OptimSpec, *, num_samples: int, global_batch_size: int) -> int:
-    """Optimizer steps of a training run.
-
-    With epochs, the last step is a whole batch that borrows from the next epoch's order: no
-    sample of the asked epochs is left out, and every step averages over equally many.
-    """
-    if optim.max_steps is not None:
-        return optim.max_steps
-    assert optim.epochs is not None, "a checked OptimSpec has max_steps or epochs"
-    # 1e-9: 0.1 epochs of 1,000 samples in batches of 10 are 10 steps, whatever 0.1 * 1000 / 10 is.
-    return max(1, math.ceil(optim.epochs * num_samples / global_batch_size - 1e-9))

@@ -139,6 +139,25 @@ def _recomputed(spec: TrainingSpec, work: Work) -> int:
     return again - 2 * inputs * outputs * work.num_tokens * spec.model.num_layers
 
 
+def forward_flops(
+    model: LanguageModelSpec, tower: VisionTowerSpec | None, work: Work, *, num_logits: int
+) -> int:
+    """Of a pass without gradients, as a model makes that answers.
+
+    num_logits: tokens whose output layer is computed: of a prompt its last one. An attended token
+    whose keys were kept counts in work.sum_squared_lengths alone.
+    """
+    blocks = sum(i * o for i, o in linear_shapes(model).values()) * model.num_layers
+    flops = _linear(blocks, work.num_tokens, learns=False).forward
+    flops += _causal_attention(model, work).forward
+    flops += 2 * model.hidden_size * model.vocab_size * num_logits
+    if tower is not None:
+        patches = work.num_pictures * tower.num_patches
+        flops += 2 * tower.hidden_size * model.hidden_size * patches
+        flops += _tower_forward(tower, work.num_pictures)
+    return flops
+
+
 def mfu(flops: float, *, seconds: float, peak_flops: float, num_devices: int) -> float:
     """Share of the devices' peak that was used, a fraction (hardware FLOPs give HFU)."""
     return flops / (seconds * peak_flops * num_devices)

@@ -7,14 +7,25 @@ from collections import Counter
 from collections.abc import Iterator, Set
 from typing import Any
 
-from scalesweep.plan.device_fit import cell_fits
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
 from scalesweep.plan.show_budget import admission_json, admission_lines, study_admission
+from scalesweep.plan.show_costs import (
+    Outlook,
+    add_cost_columns,
+    cell_json,
+    cost_entries,
+    plan_cost_json,
+    stage_costs,
+    total_lines,
+    unfit_lines,
+)
 from scalesweep.records import StageKind, StageRef
 from scalesweep.rundir import Store
 
 MOST_ROWS = 200
 """Cells that are shown one by one; --json has all."""
+MOST_UNFIT = 20
+"""Cells of which it is said why they do not fit."""
 
 
 def is_done(store: Store, ref: StageRef) -> bool:
@@ -41,17 +52,32 @@ def totals(plan: Plan, done: Set[StageRef]) -> dict[str, Any]:
     }
 
 
-def plan_json(plan: Plan, store: Store) -> dict[str, Any]:
-    """{"study", "cells": [...], "stages": [{"kind", "key", "done", "cells", ...}], "totals"}."""
-    done = done_stages(plan, store)
+def _outlook(plan: Plan, store: Store, num_nodes: int | None) -> Outlook:
+    """Raises PlanError: a stage alone takes more nodes than there would be."""
+    outlook = Outlook(plan=plan, done=done_stages(plan, store), num_nodes=num_nodes)
+    _ = outlook.wall  # before anything is printed
+    return outlook
+
+
+def plan_json(plan: Plan, store: Store, *, num_nodes: int | None = None) -> dict[str, Any]:
+    """{"study", "cells": [...], "stages": [{"kind", "key", "done", "cells", ...}], "totals"}.
+
+    num_nodes: for the wall time; see show_costs.Outlook.
+    """
+    outlook = _outlook(plan, store, num_nodes)
     admission = study_admission(plan, store)
     return {
         **plan.header_json(),
-        "cells": [cell.to_json() for cell in plan.cells],
-        "stages": [_stage_json(plan, stage, done) for stage in plan.stages],
+        "cells": [_cell_json(outlook, cell) for cell in plan.cells],
+        "stages": [_stage_json(plan, stage, outlook.done) for stage in plan.stages],
         **({} if admission is None else {"budget": admission_json(admission)}),
-        "totals": totals(plan, done),
+        "totals": totals(plan, outlook.done),
+        "predicted": plan_cost_json(outlook),
     }
+
+
+def _cell_json(outlook: Outlook, cell: Cell) -> dict[str, Any]:
+    return {**cell.to_json(), "predicted": cell_json(outlook, cell)}
 
 
 def _stage_json(plan: Plan, stage: PlannedStage, done: Set[StageRef]) -> dict[str, Any]:
@@ -59,16 +85,18 @@ def _stage_json(plan: Plan, stage: PlannedStage, done: Set[StageRef]) -> dict[st
     return {**stage.to_json(), "done": stage.ref in done, "cells": names}
 
 
-def plan_json_text(plan: Plan, store: Store) -> Iterator[str]:
+def plan_json_text(plan: Plan, store: Store, *, num_nodes: int | None = None) -> Iterator[str]:
     """The text of plan_json(), piece by piece: a plan of many cells is never held twice."""
-    done = done_stages(plan, store)
+    outlook = _outlook(plan, store, num_nodes)
     for name, value in plan.header_json().items():
         yield f"{_OPEN if name == 'schema' else ','}\n  {json.dumps(name)}: {_text(value, 2)}"
-    yield from _list_text("cells", (cell.to_json() for cell in plan.cells))
-    yield from _list_text("stages", (_stage_json(plan, stage, done) for stage in plan.stages))
+    yield from _list_text("cells", (_cell_json(outlook, cell) for cell in plan.cells))
+    stages = (_stage_json(plan, stage, outlook.done) for stage in plan.stages)
+    yield from _list_text("stages", stages)
     if (admission := study_admission(plan, store)) is not None:
         yield f',\n  "budget": {_text(admission_json(admission), 2)}'
-    yield f',\n  "totals": {_text(totals(plan, done), 2)}\n}}'
+    yield f',\n  "totals": {_text(totals(plan, outlook.done), 2)}'
+    yield f',\n  "predicted": {_text(plan_cost_json(outlook), 2)}\n}}'
 
 
 _OPEN = "{"
@@ -99,13 +127,14 @@ def short_count(number: int) -> str:
     return f"{number / 1e9:.2f}B" if number < 10_000_000_000 else f"{number / 1e9:.1f}B"
 
 
-def print_plan(plan: Plan, store: Store) -> None:
-    """Cells, stages, what is shared, what is done."""
+def print_plan(plan: Plan, store: Store, *, num_nodes: int | None = None) -> None:
+    """Cells, stages, what is shared, what is done, and what it is expected to take."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    outlook = _outlook(plan, store, num_nodes)
     console = Console(highlight=False)
     console.print(f"[bold]study {plan.study}[/bold]", soft_wrap=True)
     if plan.question:
@@ -115,56 +144,52 @@ def print_plan(plan: Plan, store: Store) -> None:
     cells = Table(box=box.SIMPLE_HEAD, title="cells", title_justify="left", pad_edge=False)
     cells.add_column("#", justify="right", no_wrap=True)
     cells.add_column("cell", overflow="fold")
-    for column in ("trained", "of", "nodes", "done"):
+    done = outlook.done
+    for column in ("trained", *(() if outlook.is_known else ("of", "nodes"))):
         cells.add_column(column, justify="right", no_wrap=True)
-    done = done_stages(plan, store)
+    add_cost_columns(cells, outlook)
+    cells.add_column("done", justify="right", no_wrap=True)
     for i, cell in enumerate(plan.cells[:MOST_ROWS]):
         refs = set(cell.stages.values())
         cells.add_row(
             str(i + 1),
             cell_label(cell),
             short_count(cell.num_trainable_params),
-            short_count(cell.num_params),
-            str(cell.num_nodes),
+            *([] if outlook.is_known else [short_count(cell.num_params), str(cell.num_nodes)]),
+            *cost_entries(outlook, cell),
             f"{len(refs & done)}/{len(refs)}",
         )
     console.print(cells)
     if len(plan.cells) > MOST_ROWS:
         console.print(f"and {len(plan.cells) - MOST_ROWS:,} more cells; --json has all\n")
-    console.print(stage_table(plan, done))
-    print_memory(plan, console)
+    for line in unfit_lines(outlook, MOST_UNFIT):
+        console.print(line, soft_wrap=True)
+    console.print(stage_table(plan, done, outlook))
     count = totals(plan, done)
     console.print(
         f"{count['cells']} cells, {count['stages']} stages "
         f"({count['stages_without_sharing']} without sharing); "
         f"{count['stages_done']} done, {count['stages_to_run']} to run"
     )
+    for line in total_lines(outlook):
+        console.print(line)
     if (admission := study_admission(plan, store)) is not None:
         for line in admission_lines(plan, admission, cell_label):
             console.print(escape(line), soft_wrap=True)
 
 
-def print_memory(plan: Plan, console: Any) -> None:
-    """Whether cells fit their devices, where it is known how large those are."""
-    fits = cell_fits(plan)
-    if not fits:
-        return
-    console.print("memory of a device, largest training stage of each cell")
-    for i, cell in enumerate(plan.cells[:MOST_ROWS]):
-        if cell.name in fits:
-            console.print(f"  {i + 1}  {cell_label(cell)}: {fits[cell.name]}", soft_wrap=True)
-    console.print()
-
-
-def stage_table(plan: Plan, done: Set[StageRef]) -> Any:
-    """One row per kind and shape: how many stages, shared by how many cells, on what."""
+def stage_table(plan: Plan, done: Set[StageRef], outlook: Outlook) -> Any:
+    """One row per kind and shape: how many stages, on how many nodes x devices, shared by how
+    many cells, hours of one, node-hours and dollars of all."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, title="stages", title_justify="left", pad_edge=False)
     table.add_column("kind")
-    for column in ("stages", "done", "nodes", "devices", "serve cells"):
-        table.add_column(column, justify="right")
+    costs = ("each", "node-h", *(("$",) if outlook.has_price else ()))
+    columns = ("stages", "done", "on", "cells", *(costs if outlook.is_known else ()))
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
     groups: dict[tuple[str, int, int], list[PlannedStage]] = {}
     for stage in plan.stages:
         execution = stage.execution
@@ -180,9 +205,9 @@ def stage_table(plan: Plan, done: Set[StageRef]) -> Any:
             kind,
             str(len(stages)),
             str(sum(stage.ref in done for stage in stages)),
-            str(nodes),
-            f"{nodes * devices}",
+            f"{nodes} x {devices}",
             spread,
+            *stage_costs(stages, outlook),
         )
     return table
 

@@ -59,12 +59,12 @@ def report(
     """
     check_format(format)
     if predictions:
-        return _delivered(_predictions(store, study, format, width=width, color=color), output)
+        return delivered(_predictions(store, study, format, width=width, color=color), output)
     made = study_report(store, study, record=record)
     if ledger:
         from scalesweep.report.render_ledger import render as render_ledger
 
-        return _delivered(render_ledger(made, format, width=width, color=color), output)
+        return delivered(render_ledger(made, format, width=width, color=color), output)
     if under is not None:
         ceiling = parsed_ceiling(under, has_prices=made.has_prices)
         made = dataclasses.replace(made, ceiling=ceiling)
@@ -81,7 +81,7 @@ def report(
         return str(write_page(store, made))
     else:
         text = _render(made, Format(format), width=width, color=color)
-    return _delivered(text, output)
+    return delivered(text, output)
 
 
 def _predictions(store: Store, study: str | None, format: str, *, width: int, color: bool) -> str:
@@ -95,7 +95,7 @@ def _predictions(store: Store, study: str | None, format: str, *, width: int, co
     return render(prediction_report(plan.study, stages), format, width=width, color=color)
 
 
-def _delivered(text: str, output: Path | None) -> str:
+def delivered(text: str, output: Path | None) -> str:
     """The text, or the path of the file that it was written to."""
     if output is None:
         return text

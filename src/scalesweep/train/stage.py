@@ -17,7 +17,6 @@ from transformers import AutoTokenizer
 
 from scalesweep.cost_model.token_cache import keep_statistics
 from scalesweep.cost_model.token_statistics import training_data_key
-from scalesweep.data.order import num_steps as count_steps
 from scalesweep.data.samples import TrainingSet, load_training_set
 from scalesweep.data.stage import dataset_root
 from scalesweep.data.tokenize import image_token_id
@@ -104,8 +103,8 @@ def run(context: StageContext) -> None:
         )
     meter = WorkMeter(context=context, device=used_device_name(engine.device))
     state = keeper.resume()
-    num_steps = count_steps(
-        spec.optim, num_samples=len(data), global_batch_size=spec.global_batch_size
+    num_steps = spec.optim.num_steps(
+        num_samples=len(data), global_batch_size=spec.global_batch_size
     )
     loss = train(
         engine,
