@@ -12,7 +12,17 @@ import pytest
 from tests.evaluate.official import SAMPLES
 
 SRC = Path(__file__).parents[1] / "src" / "scalesweep"
-HEAVY = ("torch", "transformers", "deepspeed", "peft", "bitsandbytes", "wandb", "numpy", "PIL")
+HEAVY = (
+    "torch",
+    "transformers",
+    "deepspeed",
+    "peft",
+    "bitsandbytes",
+    "wandb",
+    "wandb_workspaces",
+    "numpy",
+    "PIL",
+)
 
 # What each area may import of the project, besides itself and the leaves.
 LEAVES = {

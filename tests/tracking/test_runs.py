@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scalesweep.records import StageKind, StageRef
+from scalesweep.records import Predicted, StageKind, StageRef
 from scalesweep.report.command import study_report
 from scalesweep.tracking.runs import (
     RunDescription,
@@ -137,10 +137,10 @@ def test_costs_and_scores_are_in_the_summary(runs: list[RunDescription]) -> None
     summary = runs[2].summary
 
     # lora: 1.5 s + 150 steps of 0.25 s on one of two devices at $0.10 per node-hour
-    assert summary["cost/gpu_hours_per_node"] == pytest.approx(39.0 / 2 / 3600)
+    assert summary["cost/node_hours"] == pytest.approx(39.0 / 2 / 3600)
     assert summary["cost/usd"] == pytest.approx(39.0 / 2 / 3600 * 0.1, abs=1e-6)
     # both data stages 24, align 9, tune 39, two generate 12, two judge 0.8
-    assert summary["cost/standalone_gpu_hours_per_node"] == pytest.approx(84.8 / 2 / 3600)
+    assert summary["cost/standalone_node_hours"] == pytest.approx(84.8 / 2 / 3600)
     # shared: data by three cells 8, align and evaluation of the base by two 4.5 + 3.2
     # (the failed cell needs that evaluation too: 6.4 / 3); its own tune 39 and evaluation 6.4
     assert summary["cost/share_device_seconds"] == pytest.approx(
@@ -182,6 +182,64 @@ def test_the_study_run_holds_the_tables_and_the_page(runs: list[RunDescription])
     assert [cell["model"] for cell in cells] == ["mini_s"] * 3
     assert runs[0].page.startswith("<!DOCTYPE html>")
     assert runs[0].sections == {}
+
+
+def test_the_ledger_of_attempts_adds_up_to_what_the_study_cost(
+    runs: list[RunDescription],
+) -> None:
+    ledger = runs[0].tables["ledger"]
+    rows = [dict(zip(ledger.columns, row, strict=True)) for row in ledger.rows]
+
+    tune = [row for row in rows if row["label"].startswith(f"tune {FULL.model}")]
+    assert [row["attempt"] for row in tune[:2]] == [1, 2]
+    assert (tune[0]["outcome"], tune[0]["lost_usd"] > 0) == ("killed", True)
+    for unit in ("usd", "device_seconds"):
+        assert sum(row[f"total_{unit}"] for row in rows) == pytest.approx(
+            runs[0].summary[f"cost/{unit}"]
+        )
+
+
+def test_predictions_stand_beside_what_was_measured(tmp_path: Path) -> None:
+    study = study_with_everything(tmp_path)
+    lora = study.plan.cells[1]
+    expected = Predicted(
+        startup_s=1.0,
+        work_s=10.0,
+        flops=1e9,
+        device_bytes=0.0,
+        host_bytes=1e9,
+        node_hours=0.01,
+        usd=0.5,
+        judge_usd=0.25,
+    )
+    stages = [
+        dataclasses.replace(s, execution=dataclasses.replace(s.execution, predicted=expected))
+        if s.spec.ref in lora.stages.values()
+        else s
+        for s in study.plan.stages
+    ]
+    change_plan(study, dataclasses.replace(study.plan, stages=tuple(stages)))
+
+    failed, summary = described(study)[3].summary, described(study)[2].summary
+
+    num_stages = len(set(lora.stages.values()))
+    assert summary["predicted/node_hours"] == pytest.approx(0.01)
+    assert summary["predicted/standalone_usd"] == pytest.approx(0.5 * num_stages)
+    assert summary["predicted/judge_usd"] == pytest.approx(0.25 * num_stages)
+    assert summary["cost/standalone_usd"] != summary["predicted/standalone_usd"]
+    # of the other cell's own stages nothing was predicted: part of a cost is no cost
+    assert not any(name.startswith("predicted/") for name in failed)
+
+
+def test_a_cells_point_stands_in_its_config_without_dots(tmp_path: Path) -> None:
+    study = study_with_everything(tmp_path)
+    cells = (
+        dataclasses.replace(study.plan.cells[0], point={"model": "mini_s", "optim.lr": 0.003}),
+        *study.plan.cells[1:],
+    )
+    change_plan(study, dataclasses.replace(study.plan, cells=cells))
+
+    assert described(study)[1].config["swept"] == {"model": "mini_s", "optim_lr": 0.003}
 
 
 def test_nothing_private_is_described(tmp_path: Path) -> None:

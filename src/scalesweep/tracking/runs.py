@@ -1,25 +1,22 @@
 """W&B runs as plain data: what a study's records say, one run per cell and one of the study.
 
 A run of a cell holds its curves in sections named by role (base, tower, align, tune), each over its
-own step; `score/`, `standard_error/`, `cost/` and `params/` are in the summary. A stage that
-several cells share is repeated in each of them, and config `scalesweep.shared_by` says how many
-they are. The run of the study holds the report's tables and its page.
+own step; `score/`, `standard_error/`, `cost/`, `predicted/` and `params/` are in the summary. A
+stage that several cells share is repeated in each of them, and config `scalesweep.shared_by` says
+how many they are. The run of the study holds the report's tables, its ledger and its page.
 
 Nothing private is in it: no absolute path, no host, nothing under a key that sounds secret.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scalesweep.cost_model.cost import Cost
 from scalesweep.plan.graph import Cell
 from scalesweep.records import canonical_json
 from scalesweep.report import answer_text
@@ -27,32 +24,28 @@ from scalesweep.report import summary as summary_texts
 from scalesweep.report.collect import CellResult
 from scalesweep.report.formatting import public
 from scalesweep.report.html import render_html
-from scalesweep.report.render_csv import render_csv
-from scalesweep.report.scores import BenchmarkResult, CategoryResult
 from scalesweep.report.stage_results import StageState, metric_rows
 from scalesweep.report.study_report import StudyReport
-from scalesweep.report.table import Table
-from scalesweep.report.tables import all_tables
 from scalesweep.report.versions import known_versions
 from scalesweep.rundir import Store
 from scalesweep.tracking import metric_names
 from scalesweep.tracking.redaction import public_config
+from scalesweep.tracking.study_tables import TableData, study_tables
+from scalesweep.tracking.summaries import (
+    cost,
+    judge_cost,
+    measured_costs,
+    predicted_costs,
+    scores,
+)
 
 CURVES = ("base", "tower", "align", "tune")
 """Roles of stages that have optimizer steps, in the order in which a cell needs them."""
 
-_OTHER_COSTS = ("standalone", "share", "startup", "lost", "evaluation")
-"""Costs besides the tune stage's, which stands under the bare names as in the paper's table 4."""
+SWEPT = "swept"
+"""Key of a cell's config under which its point stands: a chart can have a column of each."""
 
 Row = Mapping[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableData:
-    """A table as W&B takes it: each column holds numbers or texts, None where nothing is."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +131,7 @@ def _cell_run(report: StudyReport, cell: CellResult, store: Store) -> RunDescrip
         notes=public(cell.cause),
         config={
             **public_config(cell.cell.config),
+            SWEPT: swept(cell.cell),
             "scalesweep": {
                 "study": results.plan.study,
                 "cell": cell.cell.name,
@@ -154,12 +148,19 @@ def _cell_run(report: StudyReport, cell: CellResult, store: Store) -> RunDescrip
             "pareto": on_front,
             "params/trainable": cell.cell.num_trainable_params,
             "params/total": cell.cell.num_params,
-            **_costs(cell),
-            **_scores(cell),
+            **measured_costs(cell),
+            **predicted_costs(results.plan, cell.cell),
+            **scores(cell),
         },
         is_done=cell.state is StageState.done,
         sections={role: rows for role, rows in sections.items() if rows},
     )
+
+
+def swept(cell: Cell) -> dict[str, Any]:
+    """Setting -> this cell's value, without dots in the names: W&B takes a dot for a level."""
+    point = public_config(cell.point)
+    return {name.replace(".", "_"): value for name, value in point.items()}
 
 
 def _curve_row(row: Mapping[str, Any]) -> Row:
@@ -172,46 +173,6 @@ def _curve_row(row: Mapping[str, Any]) -> Row:
         and name != "time"
         and not name.startswith("progress/")
     }
-
-
-def _costs(cell: CellResult) -> dict[str, Any]:
-    costs = _cost("", cell.costs.tune)
-    for name in _OTHER_COSTS:
-        costs |= _cost(f"{name}_", getattr(cell.costs, name))
-    if cell.costs.judge.num_asked and cell.costs.judge.usd is not None:
-        costs["cost/judge_usd"] = cell.costs.judge.usd
-    return {**costs, "cost/is_whole": cell.costs_are_whole}
-
-
-def _cost(prefix: str, cost: Cost) -> dict[str, float]:
-    return {
-        f"cost/{prefix}gpu_hours_per_node": cost.node_hours,
-        f"cost/{prefix}usd": cost.usd,
-        f"cost/{prefix}device_seconds": cost.device_seconds,
-    }
-
-
-def _scores(cell: CellResult) -> dict[str, Any]:
-    scores: dict[str, Any] = {}
-    for benchmark, result in cell.scores.items():
-        scores |= _score(benchmark, result)
-        scores[f"missing/{benchmark}"] = result.num_missing
-        for category, part in result.categories.items():
-            scores |= _score(f"{benchmark}/{category}", part)
-    for benchmark, result in cell.before.items():
-        scores[f"score_before/{benchmark}"] = result.score
-        if result.standard_error is not None:
-            scores[f"standard_error_before/{benchmark}"] = result.standard_error
-    return scores
-
-
-def _score(name: str, result: BenchmarkResult | CategoryResult) -> dict[str, float]:
-    said = {
-        f"score/{name}": result.score,
-        f"standard_error/{name}": result.standard_error,
-        f"official/{name}": result.official,
-    }
-    return {key: value for key, value in said.items() if value is not None}
 
 
 def _study_run(report: StudyReport) -> RunDescription:
@@ -244,36 +205,12 @@ def _study_run(report: StudyReport) -> RunDescription:
             "answer": answer_text.answer(report),
             "cells/total": num_cells,
             "cells/done": results.num_done,
-            **_cost("", results.total.total),
-            **_cost("startup_", results.total.startup),
-            **_cost("lost_", results.total.lost),
+            **cost("cost/", results.total.total),
+            **cost("cost/startup_", results.total.startup),
+            **cost("cost/lost_", results.total.lost),
+            **judge_cost("cost/", results.judging),
         },
         is_done=is_done,
-        tables={
-            "cells": _exact_table(render_csv(report)),
-            **{table.id: _shown_table(table) for table in all_tables(report)},
-        },
+        tables=study_tables(report),
         page=render_html(report),
     )
-
-
-def _shown_table(table: Table) -> TableData:
-    """As the report shows it, texts only."""
-    return TableData(
-        columns=tuple(column.title for column in table.columns),
-        rows=tuple(tuple(entry.text for entry in row) for row in table.rows),
-    )
-
-
-def _exact_table(text: str) -> TableData:
-    """A CSV file; columns in which every value is a number hold numbers."""
-    header, *rows = csv.reader(io.StringIO(text))
-    columns = [_numbers_or_texts(column) for column in zip(*rows, strict=True)]
-    return TableData(columns=tuple(header), rows=tuple(zip(*columns, strict=True)))
-
-
-def _numbers_or_texts(column: Sequence[str]) -> list[float | None] | list[str]:
-    try:
-        return [float(value) if value else None for value in column]
-    except ValueError:
-        return list(column)
