@@ -176,6 +176,42 @@ def _export(words: Sequence[str]) -> int:
     return 0
 
 
+def _sync(words: Sequence[str]) -> int:
+    study, given = _study_arguments(
+        "sync",
+        words,
+        flags=("--live",),
+        options=("--every", "--limit", "--project", "--entity"),
+    )
+    if "--every" in given and "--live" not in given:
+        raise ConfigError("--every: goes with --live")
+    import time
+
+    from scalesweep import study_sync
+
+    wanted = study_sync.Wanted(
+        live="--live" in given,
+        every_s=_seconds(given, "--every", 120.0),
+        limit_s=_seconds(given, "--limit", 180.0),
+        project=given.get("--project"),
+        entity=given.get("--entity"),
+    )
+    return study_sync.sync(_store(given), study, wanted, sleep=time.sleep)
+
+
+def _seconds(given: dict[str, str], name: str, default: float) -> float:
+    text = given.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{name}={text}: must be a number of seconds above 0")
+    return value
+
+
 STUDY_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "status": _status,
     "watch": _watch,
@@ -183,5 +219,6 @@ STUDY_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "judge": _judge,
     "report": _report,
     "export": _export,
+    "sync": _sync,
     "cancel": _cancel,
 }

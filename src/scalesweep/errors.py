@@ -6,6 +6,7 @@ ScaleSweepError
 ├── StoreError      the store on disk is not as it must be
 ├── DataError       a data set or one of its items is broken
 ├── StageError      a stage ran and could not finish
+├── ServerDown      a server does not answer now; nothing is lost, later it may
 └── Interrupted     a signal asked to stop; what was done so far is safe
 """
 
@@ -32,6 +33,10 @@ class DataError(ScaleSweepError):
 
 class StageError(ScaleSweepError):
     """A stage ran and could not finish."""
+
+
+class ServerDown(ScaleSweepError):
+    """A server of somebody else does not answer. What was to be sent is kept."""
 
 
 class Interrupted(ScaleSweepError):

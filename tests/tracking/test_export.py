@@ -11,9 +11,10 @@ import pytest
 
 from scalesweep.errors import ConfigError, StoreError
 from scalesweep.tracking import export as module
-from scalesweep.tracking.export import export, run_directories
+from scalesweep.tracking.export import export
 from scalesweep.tracking.export_command import line_about
 from scalesweep.tracking.runs import RunDescription, cell_run_id, study_run_id
+from scalesweep.tracking.uploaded import run_directories
 from tests.report.synthetic import SyntheticStudy, build_study
 from tests.tracking.studies import FULL, LORA, resume
 
@@ -83,7 +84,7 @@ def test_an_export_leaves_run_directories_and_nothing_else(study: SyntheticStudy
     assert (made.num_runs, made.num_to_upload) == (3, 3)
     assert len(run_directories(made.folder)) == 3
     assert len(list(made.folder.iterdir())) == 3
-    assert names_beside(study) == ["plan.json", "wandb"]
+    assert names_beside(study) == [".wandb-lock", "plan.json", "wandb"]
 
 
 @pytest.mark.usefixtures("wandb")
@@ -107,7 +108,7 @@ def test_an_export_that_fails_leaves_the_old_runs(study: SyntheticStudy, wandb: 
         export(study.store, "quickstart", project="p")
 
     assert run_directories(folder) == before
-    assert names_beside(study) == ["plan.json", "wandb"]
+    assert names_beside(study) == [".wandb-lock", "plan.json", "wandb"]
 
 
 @pytest.mark.usefixtures("wandb")
@@ -119,7 +120,7 @@ def test_a_swap_that_was_killed_is_undone(study: SyntheticStudy) -> None:
     made = export(study.store, "quickstart", project="p")
 
     assert made.num_to_upload == 0  # so the marks were found again
-    assert names_beside(study) == ["plan.json", "wandb"]
+    assert names_beside(study) == [".wandb-lock", "plan.json", "wandb"]
 
 
 @pytest.mark.usefixtures("wandb")
@@ -132,7 +133,7 @@ def test_litter_of_killed_exports_is_swept_up(study: SyntheticStudy) -> None:
 
     export(study.store, "quickstart", project="p")
 
-    assert set(names_beside(study)) == {alive, elsewhere, "plan.json", "wandb"}
+    assert set(names_beside(study)) == {alive, elsewhere, ".wandb-lock", "plan.json", "wandb"}
 
 
 @pytest.mark.usefixtures("wandb")

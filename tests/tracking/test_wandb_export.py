@@ -19,9 +19,8 @@ import pytest
 
 from scalesweep.errors import StoreError
 from scalesweep.report.command import study_report
-from scalesweep.tracking.export import run_directories
 from scalesweep.tracking.runs import RunDescription, describe_runs
-from scalesweep.tracking.uploaded import read_note
+from scalesweep.tracking.uploaded import read_note, run_directories
 from scalesweep.tracking.wandb_export import check_whole
 from tests.report.synthetic import SyntheticStudy
 from tests.tracking.studies import KILLED_AT, NUM_STEPS, change_plan, study_with_everything
@@ -227,7 +226,7 @@ def test_nothing_private_is_in_any_byte(exported: Export) -> None:
 def test_nothing_is_left_elsewhere(exported: Export) -> None:
     beside = {path.name for path in exported.folder.parent.iterdir()}
 
-    assert beside == {"plan.json", "wandb"}
+    assert beside == {".wandb-lock", "plan.json", "wandb"}
     assert {path.name for path in exported.home.iterdir()} == {".git", ".netrc", "planted-store"}
 
 

@@ -21,7 +21,9 @@ server, it replaces none.
 - Marks count for the project and entity they were exported for, whatever `wandb sync -p -e` said.
 - The id of a run is made from study, cell and trained stages, nothing of the store: the same study
   of two stores, uploaded into one W&B project, meets in the same runs. Give one another project.
-- Let an upload end before exporting again; one that broke off is finished by the same `wandb sync`.
+- Of a directory whose upload began and did not end, W&B may have a part. It is left alone, and
+  nothing more is written of its run, until `scalesweep sync` has asked the server
+  (broken_uploads.py). The same `wandb sync` typed again would send its rows twice.
 
 Tried with `wandb sync` of wandb 0.31.0 against a stand-in server, not on wandb.ai.
 """
@@ -39,8 +41,18 @@ from pathlib import Path
 
 from scalesweep.report.command import study_report
 from scalesweep.rundir import Store, fsync_directory
+from scalesweep.tracking.broken_uploads import begun
+from scalesweep.tracking.one_at_a_time import alone
 from scalesweep.tracking.runs import RunDescription, describe_runs
-from scalesweep.tracking.uploaded import Note, Uploaded, is_uploaded, read_uploaded, write_note
+from scalesweep.tracking.uploaded import (
+    Note,
+    Uploaded,
+    is_uploaded,
+    read_uploaded,
+    run_directories,
+    run_id_of,
+    write_note,
+)
 from scalesweep.tracking.wandb_export import write_runs
 
 
@@ -52,6 +64,8 @@ class Exported:
     num_runs: int
     num_to_upload: int
     """Runs that W&B does not have, or not all of."""
+    num_broken_off: int = 0
+    """Of these, runs whose upload broke off."""
 
 
 def export(store: Store, study: str, *, project: str, entity: str | None = None) -> Exported:
@@ -63,17 +77,31 @@ def export(store: Store, study: str, *, project: str, entity: str | None = None)
     """
     report = study_report(store, study)
     runs = describe_runs(report, store)
-    folder = store.study(report.results.plan.study) / "wandb"
+    folder = runs_folder(store, report.results.plan.study)
+    with alone(folder):
+        return _export(folder, runs, project=project, entity=entity)
+
+
+def runs_folder(store: Store, study: str) -> Path:
+    """Where a study's W&B runs lie."""
+    return store.study(study) / "wandb"
+
+
+def _export(
+    folder: Path, runs: Sequence[RunDescription], *, project: str, entity: str | None
+) -> Exported:
     _put_back(folder)
     synced = [path for path in run_directories(folder) if is_uploaded(path)]
+    open_ = begun(folder, project=project, entity=entity)
     uploaded = read_uploaded(synced, project=project, entity=entity)
     unsent = _unsent(runs, uploaded)
+    waiting = {run_id_of(path) for path in open_}
     with _beside(folder) as root:
         fresh = root / "wandb"
         fresh.mkdir()
-        for path in synced:
+        for path in (*synced, *open_):
             shutil.copytree(path, fresh / path.name)
-        todo = [run for run in runs if run.id in unsent]
+        todo = [run for run in runs if run.id in unsent and run.id not in waiting]
         written = write_runs(
             [unsent[run.id] for run in todo], root=root, project=project, entity=entity
         )
@@ -81,7 +109,13 @@ def export(store: Store, study: str, *, project: str, entity: str | None = None)
             write_note(path, _note(run, project=project, entity=entity))
         _leave_only_runs(fresh)
         _swap(fresh, folder)
-    return Exported(folder=folder, num_runs=len(runs), num_to_upload=len(todo))
+    num_waiting = len(waiting & {run.id for run in runs})
+    return Exported(
+        folder=folder,
+        num_runs=len(runs),
+        num_to_upload=len(todo) + num_waiting,
+        num_broken_off=num_waiting,
+    )
 
 
 def _unsent(
@@ -91,11 +125,6 @@ def _unsent(
     parts = ((run, uploaded.get(run.id)) for run in runs)
     found = {run.id: run if known is None else known.unsent(run) for run, known in parts}
     return {id_: part for id_, part in found.items() if part is not None}
-
-
-def run_directories(folder: Path) -> list[Path]:
-    """Directories of offline runs, the oldest first."""
-    return sorted(path for path in folder.glob("offline-run-*") if path.is_dir())
 
 
 def _note(run: RunDescription, *, project: str, entity: str | None) -> Note:

@@ -54,6 +54,11 @@ def line_about(made: Exported) -> str:
     runs = f"W&B: {plural(made.num_runs, 'offline run')} below {made.folder}"
     if not made.num_to_upload:
         return f"{runs}; all were uploaded and have not changed since"
+    if made.num_broken_off:
+        return (
+            f"{runs}; the upload of {made.num_broken_off} broke off, go on with: "
+            "python -m scalesweep sync"
+        )
     some = ""
     if made.num_to_upload < made.num_runs:
         some = f" {made.num_to_upload} (the others were uploaded and have not changed since)"

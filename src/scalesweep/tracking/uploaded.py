@@ -1,7 +1,8 @@
 """What W&B already has of a run, told by the run directories that `wandb sync` has marked.
 
 Each run directory holds, beside wandb's own files, a note of what was written into it. wandb puts
-an empty file `*.wandb.synced` there after uploading it.
+an empty file `*.wandb.synced` there after uploading it. An upload that broke off is settled by
+asking the server (broken_uploads.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scalesweep.tracking import metric_names
 from scalesweep.tracking.runs import RunDescription
 
 _NOTE = "scalesweep.json"
+_BEGUN = "scalesweep.uploading"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class Note:
     """Of the whole description, also where only its new rows were written."""
     last_steps: Mapping[str, int] = field(default_factory=dict)
     """Section -> last step that W&B has once this directory is uploaded."""
+    num_rows: int | None = None
+    """Rows that W&B took of this directory where its upload broke off; None: all of them."""
 
 
 def write_note(folder: Path, note: Note) -> None:
@@ -50,6 +54,42 @@ def read_note(folder: Path) -> Note | None:
 def is_uploaded(folder: Path) -> bool:
     """wandb sync has finished with this run directory."""
     return any(folder.glob("*.wandb.synced"))
+
+
+def has_begun(folder: Path) -> bool:
+    """An upload of this run directory began and has not ended: W&B may have a part of it.
+
+    wandb leaves its own mark when it begins; ours does not depend on its version.
+    """
+    marks = (_BEGUN, "*.wandb.syncstate")
+    return not is_uploaded(folder) and any(any(folder.glob(mark)) for mark in marks)
+
+
+def mark_begun(folder: Path) -> None:
+    (folder / _BEGUN).touch()
+
+
+def mark_uploaded(folder: Path) -> None:
+    """For what W&B has of it, `wandb sync` passes this directory by."""
+    run = next(folder.glob("run-*.wandb"))
+    run.with_name(f"{run.name}.synced").touch()
+
+
+def unmark_uploaded(folder: Path) -> None:
+    """wandb took it for uploaded and the server has not all of it: an upload that broke off."""
+    mark_begun(folder)
+    for mark in folder.glob("*.wandb.synced"):
+        mark.unlink()
+
+
+def run_id_of(folder: Path) -> str:
+    """offline-run-<time>-<id>"""
+    return folder.name.rpartition("-")[2]
+
+
+def run_directories(folder: Path) -> list[Path]:
+    """Directories of offline runs, the oldest first."""
+    return sorted(path for path in folder.glob("offline-run-*") if path.is_dir())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Run descriptions as offline W&B runs. The only file that knows wandb.
+"""Run descriptions as offline W&B runs. Only here is anything written with wandb.
 
 A run record holds what its description says and nothing of this process: no arguments, paths, host,
 git state, console or code (wandb collects all of them unless told otherwise, and writes arguments
@@ -152,10 +152,25 @@ def check_whole(path: Path, run: RunDescription) -> None:
     Raises:
         StoreError: it does; the disk is probably full.
     """
+    num_rows = sum(len(rows) for rows in run.sections.values()) + bool(run.tables or run.page)
+    rows, exit_code = read_back(path)
+    if (len(rows), last_steps(rows), exit_code) != (num_rows, run.last_steps, _exit_code(run)):
+        raise StoreError(
+            f"W&B run {run.name} is not whole on disk ({len(rows)} of {num_rows} rows, "
+            f"{'no end' if exit_code is None else 'ended'}); is the disk full? wandb does not say"
+        )
+
+
+SectionSteps = dict[str, int]
+"""Section -> its step, of one row; none in a row of tables."""
+
+
+def read_back(path: Path) -> tuple[list[SectionSteps], int | None]:
+    """Steps of each row of a .wandb file, and the exit code; None where it has no end."""
     from wandb.proto import wandb_internal_pb2
 
-    num_rows = sum(len(rows) for rows in run.sections.values()) + bool(run.tables or run.page)
-    found_rows, last_steps, exit_code = 0, dict[str, int](), None
+    rows: list[SectionSteps] = []
+    exit_code = None
     with contextlib.suppress(FileNotFoundError):
         for data in records(path):
             record = wandb_internal_pb2.Record.FromString(data)
@@ -163,13 +178,17 @@ def check_whole(path: Path, run: RunDescription) -> None:
             if kind == "exit":
                 exit_code = record.exit.exit_code
             elif kind == "history":
-                found_rows += 1
+                rows.append({})
                 for item in record.history.item:
                     section, _, name = (item.key or ".".join(item.nested_key)).rpartition("/")
                     if name == metric_names.STEP:
-                        last_steps[section] = json.loads(item.value_json)
-    if (found_rows, last_steps, exit_code) != (num_rows, run.last_steps, _exit_code(run)):
-        raise StoreError(
-            f"W&B run {run.name} is not whole on disk ({found_rows} of {num_rows} rows, "
-            f"{'no end' if exit_code is None else 'ended'}); is the disk full? wandb does not say"
-        )
+                        rows[-1][section] = json.loads(item.value_json)
+    return rows, exit_code
+
+
+def last_steps(rows: Sequence[SectionSteps]) -> SectionSteps:
+    """Section -> its last step."""
+    last: SectionSteps = {}
+    for row in rows:
+        last |= row
+    return last

@@ -1,0 +1,99 @@
+"""The verb `sync`: a study's records to W&B, once or for as long as the study goes on.
+
+Each round is a process of its own, so that this one stays light; stages know nothing of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from scalesweep.errors import ConfigError
+from scalesweep.launch import accounting, leases
+from scalesweep.launch.local import commands_folder
+from scalesweep.launch.queue import look
+from scalesweep.launch.status import study_status
+from scalesweep.launch.watch import GOING
+from scalesweep.plan.graph import Plan
+from scalesweep.report.command import load_plan
+from scalesweep.rundir import Store
+
+DONE, LEFT = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the command line asks for."""
+
+    live: bool = False
+    every_s: float = 120.0
+    limit_s: float = 180.0
+    project: str | None = None
+    """None: as the study's settings say."""
+    entity: str | None = None
+
+
+Round = Callable[[Plan], int]
+
+
+def sync(root: Path, study: str | None, wanted: Wanted, *, sleep: Callable[[float], None]) -> int:
+    """Upload what W&B does not have; the exit status of the last round.
+
+    Raises:
+        ConfigError: no such study, or wandb is not installed.
+    """
+    if importlib.util.find_spec("wandb") is None:
+        raise ConfigError("sync: wandb is not installed; pip install 'scalesweep[wandb]'")
+    store = Store(root)
+    name = load_plan(store, study).study
+
+    def one_round(plan: Plan) -> int:
+        return _round(store, plan, wanted)
+
+    return follow(store, name, wanted, one_round=one_round, sleep=sleep)
+
+
+def follow(
+    store: Store,
+    study: str,
+    wanted: Wanted,
+    *,
+    one_round: Round,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Rounds until one was made of all that the study left; without --live, one."""
+    while True:
+        plan = load_plan(store, study)
+        goes_on = wanted.live and is_going(plan, store)  # before: the last round has the end
+        status = one_round(plan)
+        if not goes_on or status not in (DONE, LEFT):
+            return status
+        sleep(wanted.every_s)
+
+
+def is_going(plan: Plan, store: Store) -> bool:
+    """Somebody works on the study, or a job of it waits in a queue."""
+    owners = [leases.read_owner(p) for p in commands_folder(store, plan.study).glob("*.json")]
+    if any(owner is not None and leases.is_alive(owner) is not False for owner in owners):
+        return True
+    status = study_status(plan, store, look(plan, store))
+    return any(stage.state in GOING for stage in status.values())
+
+
+def _round(store: Store, plan: Plan, wanted: Wanted) -> int:
+    accounting.refresh(store, plan)
+    tracking = plan.cells[0].config.get("tracking") or {}
+    project = wanted.project or tracking.get("project") or "scalesweep"
+    entity = wanted.entity or tracking.get("entity")
+    words = ["--project", str(project), "--limit", str(wanted.limit_s)]
+    words += ["--entity", str(entity)] if entity else []
+    command = "scalesweep.tracking.sync_command"
+    sys.stdout.flush()
+    return subprocess.run(
+        [sys.executable, "-m", command, str(store.root), plan.study, *words], check=False
+    ).returncode
