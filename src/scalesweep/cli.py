@@ -69,9 +69,9 @@ Verbs
              [--paper table4 --predict: the paper's hours, of no study]
   export     a cell's model for plain transformers or peft    CELL DIR [STUDY]
              [--merge] [--no-base] [--dtype bfloat16|float16|float32]
+  cancel     stop the commands and jobs that work on a study            [STUDY]
   sync       a study to W&B; again: what is new since                   [STUDY]
              [--live: until it ends] [--every S] [--project P] [--entity E]
-  cancel     stop the commands and jobs that work on a study            [STUDY]
   score      score saved reviews, grades, answers of anyone  BENCHMARK FILES...
              [--data DIR] [--option NAME=VALUE] [--ignore IDS] [--json]
 

@@ -219,6 +219,6 @@ STUDY_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "judge": _judge,
     "report": _report,
     "export": _export,
-    "sync": _sync,
     "cancel": _cancel,
+    "sync": _sync,
 }
