@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -51,7 +52,12 @@ NOTHING = Cost()
 
 
 def total(costs: Iterable[Cost]) -> Cost:
-    return sum(costs, Cost())
+    device_ms = node_ms = micro_usd = 0
+    for cost in costs:
+        device_ms += cost.device_ms
+        node_ms += cost.node_ms
+        micro_usd += cost.micro_usd
+    return Cost(device_ms=device_ms, node_ms=node_ms, micro_usd=micro_usd)
 
 
 def share_costs(
@@ -62,22 +68,31 @@ def share_costs(
     for refs in needs.values():
         for ref in refs:
             needed_by[ref] = needed_by.get(ref, 0) + 1
-    parts: dict[str, dict[str, int]] = {name: {} for name in needs}
+    # In parts of a unit that divide by every number of cells, so that all is whole numbers.
+    parts = math.lcm(*needed_by.values())
+    weights = {ref: parts // count for ref, count in needed_by.items()}
+    units = []
     for unit in ("device_ms", "node_ms", "micro_usd"):
-        exact = [
-            sum((Fraction(getattr(stages[ref], unit), needed_by[ref]) for ref in refs), Fraction())
-            for refs in needs.values()
-        ]
-        for name, whole in zip(needs, largest_remainder(exact), strict=True):
-            parts[name][unit] = whole
-    return {name: Cost(**part) for name, part in parts.items()}
+        amounts = {ref: getattr(stages[ref], unit) * weights[ref] for ref in needed_by}
+        exact = [sum(amounts[ref] for ref in refs) for refs in needs.values()]
+        units.append(_rounded(exact, parts))
+    return {
+        name: Cost(device_ms=device_ms, node_ms=node_ms, micro_usd=micro_usd)
+        for name, device_ms, node_ms, micro_usd in zip(needs, *units, strict=True)
+    }
 
 
 def largest_remainder(exact: Sequence[Fraction]) -> list[int]:
     """Whole numbers next to the exact ones, with the same sum (which must be whole)."""
-    whole = [value.numerator // value.denominator for value in exact]
-    missing = sum(exact, Fraction()) - sum(whole)
-    by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] - exact[i], i))
-    for i in by_remainder[: int(missing)]:
+    parts = math.lcm(*(value.denominator for value in exact))
+    return _rounded([value.numerator * (parts // value.denominator) for value in exact], parts)
+
+
+def _rounded(exact: Sequence[int], parts: int) -> list[int]:
+    """The same of amounts that are counted in so many parts of a unit."""
+    whole = [amount // parts for amount in exact]
+    missing = sum(exact) // parts - sum(whole)
+    by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] * parts - exact[i], i))
+    for i in by_remainder[:missing]:
         whole[i] += 1
     return whole
