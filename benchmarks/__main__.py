@@ -14,6 +14,7 @@ NAMES = (
     "training",
     "packing",
     "checkpoints",
+    "costs",
     "memory",
     "generation",
     "judging",

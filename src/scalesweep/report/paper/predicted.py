@@ -102,9 +102,9 @@ def _notes(by_row: Sequence[Prediction], by_size: Sequence[Prediction]) -> tuple
     return (
         "node-hours = samples x FLOPs of a sample / (efficiency x 312 TFLOP/s x 8 x 3600); the one "
         "constant is the efficiency, fitted to the rows that are not left out",
-        f"without the row itself: mean error {table4.mean_error(by_row):.1%}, worst "
+        f"without the row itself: mean error {table4.mean_error(by_row):.2%}, worst "
         f"{table4.worst_error(by_row):.1%}; without all rows of its size: mean "
-        f"{table4.mean_error(by_size):.1%}",
+        f"{table4.mean_error(by_size):.2%}",
         f"65B from 33B and smaller: {sixty_five}",
         f"plans take {table4.EFFICIENCY:.1%}, the mean of all nine, where nothing was measured; "
         "tokens a sample and efficiency cannot be told apart by these rows",
