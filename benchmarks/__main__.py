@@ -19,6 +19,7 @@ NAMES = (
     "generation",
     "judging",
     "demo",
+    "predictions",
 )
 
 

@@ -33,18 +33,19 @@ def main() -> None:
     """Run the demo in a store of its own, twice; print what both took."""
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
-        first = _run(store)
+        first = run_demo(store)
         print("\n".join(first.last_lines))
         print(f"peak memory of all processes together: {first.peak_bytes / 1e9:.2f} GB")
         _print_shares(Store(store), first.wall_s)
-        again = _run(store)
+        again = run_demo(store)
         print("\n".join(again.last_lines))
         print(
             f"typed again: {again.wall_s:.1f} s, {again.wall_s / first.wall_s:.3f} times the first"
         )
 
 
-def _run(store: Path) -> Run:
+def run_demo(store: Path) -> Run:
+    """The demo study's command in a store, to its end; exits with what it said where it fails."""
     begin = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(

@@ -1,0 +1,159 @@
+"""How well a store that has run the demo predicts the demo in an empty store.
+
+The demo study runs in store A; its stages are predicted from A's records, as for a store in which
+nothing is done; then it runs in store B. Judged is the time that each stage held its devices, by
+the rules of report --predictions. Beside the prediction stand what it is to be compared with:
+
+    declared      the planner without a measured run
+    mean of kind  every stage takes what those of its kind took in A on average
+    twin          each stage takes what the very same stage took in A: two runs differ by that, so
+                  no prediction from one run can do much better
+
+    python -m benchmarks.predictions A B     of two stores in which the demo has run already
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.demo import run_demo
+from scalesweep.cost_model.speeds import Speeds
+from scalesweep.plan.graph import Plan, PlannedStage
+from scalesweep.plan.known import Known, predicted
+from scalesweep.plan.predict import with_predictions
+from scalesweep.records import Outcome, StageKind, StageRef, Usage
+from scalesweep.report.predictions import Amount, errors
+from scalesweep.rundir import Store, read_json
+
+STUDY = "quickstart"
+GOAL = 0.2
+"""Median of the absolute errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """One stage: seconds that it was predicted to hold its devices, and what it held them."""
+
+    ref: StageRef
+    label: str
+    kind: StageKind
+    basis: str
+    startup_s: Amount
+    wall_s: Amount
+    others: Mapping[str, float]
+    """Seconds by the other ways of predicting."""
+
+    def error_of(self, way: str) -> float:
+        return Amount(predicted=self.others[way], measured=self.wall_s.measured).error
+
+
+def main() -> None:
+    """Run the demo twice and print what was predicted of the second time."""
+    with tempfile.TemporaryDirectory() as folder:
+        stores = [Store(Path(folder) / name) for name in ("a", "b")]
+        for store in stores:
+            begin = time.perf_counter()
+            run_demo(store.root)
+            load = os.getloadavg()[1]
+            print(f"demo in store {store.root.name}: {time.perf_counter() - begin:.0f} s, "
+                  f"load {load:.1f}", flush=True)  # fmt: skip
+        print_comparison(compare(*stores))
+
+
+def compare(a: Store, b: Store) -> list[Compared]:
+    """Stages that ran once and whole in both, in the plan's order."""
+    plan = Plan.from_json(read_json(a.study(STUDY) / "plan.json"))
+    known = Known(a, plan)
+    from_a = predicted(plan, a)
+    declared = with_predictions(plan, Speeds.declared(), known.tokens)
+    before = {stage.ref: usage for stage in plan.stages if (usage := _clean_usage(a, stage))}
+    of_kind = {
+        kind: statistics.fmean(usage.wall_s for ref, usage in before.items() if ref.kind is kind)
+        for kind in {ref.kind for ref in before}
+    }
+    found = []
+    for stage, bare in zip(from_a.stages, declared.stages, strict=True):
+        expected, without = stage.execution.predicted, bare.execution.predicted
+        usage = _clean_usage(b, stage)
+        if usage is None or stage.ref not in before or expected is None or without is None:
+            continue
+        found.append(
+            Compared(
+                ref=stage.ref,
+                label=stage.spec.label,
+                kind=stage.spec.kind,
+                basis=expected.basis,
+                startup_s=Amount(predicted=expected.startup_s, measured=usage.startup_s),
+                wall_s=Amount(predicted=expected.wall_s, measured=usage.wall_s),
+                others={
+                    "declared": without.wall_s,
+                    "mean of kind": of_kind[stage.spec.kind],
+                    "twin": before[stage.ref].wall_s,
+                },
+            )
+        )
+    return found
+
+
+def _clean_usage(store: Store, stage: PlannedStage) -> Usage | None:
+    """Of a stage's only attempt; None where it had several, or is not done."""
+    attempts = store.stage(stage.ref).attempts()
+    usage = attempts[0].usage() if len(attempts) == 1 else None
+    return usage if usage is not None and usage.outcome is Outcome.done else None
+
+
+def print_comparison(stages: Sequence[Compared]) -> None:
+    width = max(len(stage.label) for stage in stages)
+    print(f"\n{'seconds':<{width}}  predicted  measured  start-up pred./meas.   error  basis")
+    for stage in stages:
+        wall, startup = stage.wall_s, stage.startup_s
+        print(
+            f"{stage.label:<{width}}  {wall.predicted:>9.2f} {wall.measured:>9.2f}"
+            f"{startup.predicted:>12.2f} /{startup.measured:>6.2f} {wall.error:>+9.0%}  "
+            f"{stage.basis}"
+        )
+    print(
+        f"\n{'absolute error':<14} {'stages':>7}  median of the predicted, worst; and the median of"
+    )
+    ways = list(stages[0].others)
+    print(f"{'':<14} {'':>7} {'median':>8} {'worst':>8}", *(f"{way:>13}" for way in ways))
+    kinds = [kind for kind in StageKind if any(stage.kind is kind for stage in stages)]
+    for name, group in [
+        *((str(kind), [s for s in stages if s.kind is kind]) for kind in kinds),
+        ("all", list(stages)),
+        ("all over 1 s", [s for s in stages if s.wall_s.measured > 1]),
+    ]:
+        if not group:
+            continue
+        found = errors(name, "either", [stage.wall_s for stage in group])
+        others = [_median(group, lambda stage, way=way: stage.error_of(way)) for way in ways]
+        print(
+            f"{name:<14} {found.num_stages:>7} {found.median:>8.1%} {found.worst:>+8.0%}",
+            *(f"{other:>13.1%}" for other in others),
+        )
+    total = Amount(
+        predicted=sum(stage.wall_s.predicted for stage in stages),
+        measured=sum(stage.wall_s.measured for stage in stages),
+    )
+    print(
+        f"device time of all: predicted {total.predicted:.0f} s, "
+        f"measured {total.measured:.0f} s, {total.error:+.1%}"
+    )
+    median = errors("all", "either", [stage.wall_s for stage in stages]).median
+    print(f"median error of a stage {median:.1%}: "
+          f"{'within' if median <= GOAL else 'NOT within'} {GOAL:.0%}")  # fmt: skip
+
+
+def _median(stages: Sequence[Compared], error: Callable[[Compared], float]) -> float:
+    return statistics.median(abs(error(stage)) for stage in stages)
+
+
+if __name__ == "__main__":
+    print_comparison(compare(*(Store(Path(place)) for place in sys.argv[1:3])))
