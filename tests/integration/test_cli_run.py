@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scalesweep.plan.known import predicted
 from scalesweep.records import Outcome, StageKind
 from scalesweep.rundir import AttemptDir, read_json
 from tests.conftest import Undisturbed
@@ -50,6 +51,37 @@ def test_every_attempt_says_what_made_it(undisturbed: Undisturbed) -> None:
 
     assert len(records) == 11
     assert all(r["versions"]["torch"].startswith("2.") for r in records)
+
+
+def test_every_stage_is_graded_by_what_was_predicted_before_it_ran(
+    undisturbed: Undisturbed,
+) -> None:
+    said = typed(undisturbed.folder, "report", "tiny", "--predictions", "--format", "json")
+
+    assert said.returncode == 0, said.stderr
+    found = json.loads(said.stdout)
+    assert found["without_prediction"] == []
+    assert len(found["stages"]) == 11
+    for row in found["stages"]:
+        # Nothing had run here: a rough rate of one core is all there was to go by.
+        assert row["basis"].startswith("declared")
+        assert 0.01 < row["wall_s"]["predicted"] / row["wall_s"]["measured"] < 100, row
+
+
+def test_the_next_plan_takes_the_speeds_of_the_runs_before_it(undisturbed: Undisturbed) -> None:
+    store = store_of(undisturbed.folder)
+    plan = plan_in(undisturbed.folder)
+
+    later = predicted(plan, store)
+
+    for stage in later.stages:
+        expected, usage = stage.execution.predicted, store.stage(stage.ref).attempt(1).usage()
+        assert expected is not None
+        assert usage is not None
+        assert expected.basis.startswith("measured: ")
+        if stage.spec.kind in (StageKind.tune, StageKind.align):  # the only run of its method
+            assert expected.wall_s == pytest.approx(usage.wall_s, rel=1e-3)
+    assert {path.name[:7] for path in store.cache.glob("tokens-*")} == {"tokens-"}
 
 
 def test_stages_start_within_a_breath_once_imports_are_paid(undisturbed: Undisturbed) -> None:
