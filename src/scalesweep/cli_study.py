@@ -63,7 +63,15 @@ def _status(words: Sequence[str]) -> int:
     return study_verbs.status(_store(given), study, as_json="--json" in given)
 
 
-_OWN_REPORTS = {"--predictions", "--ledger", "--paper", "--seed-record", "--under", "--table"}
+_OWN_REPORTS = {
+    "--predictions",
+    "--ledger",
+    "--paper",
+    "--seed-record",
+    "--under",
+    "--table",
+    "--size",
+}
 """Options of which none goes with --predictions or --ledger."""
 
 
@@ -72,13 +80,23 @@ def _report(words: Sequence[str]) -> int:
         "report",
         words,
         flags=("--predictions", "--ledger", "--predict"),
-        options=("--format", "--output", "--seed-record", "--paper", "--under", "--table"),
+        options=(
+            "--format",
+            "--output",
+            "--seed-record",
+            "--paper",
+            "--under",
+            "--table",
+            "--size",
+        ),
     )
     for alone in ("--predictions", "--ledger"):
         if alone in given and (other := (_OWN_REPORTS - {alone}) & given.keys()):
             raise ConfigError(f"{alone}: is a report of its own; leave {min(other)} out")
-    if "--table" in given and (other := {"--paper", "--under"} & given.keys()):
-        raise ConfigError(f"--table: is one table by itself; leave {min(other)} out")
+    if "--paper" in given and (other := {"--table", "--under", "--size"} & given.keys()):
+        raise ConfigError(f"--paper: is one table by itself; leave {min(other)} out")
+    if "--table" in given and "--under" in given:
+        raise ConfigError("--table: is one table by itself; leave --under out")
     if "--predict" in given and given.get("--paper") != "table4":
         raise ConfigError("--predict: goes with --paper table4")
     from scalesweep import study_verbs
@@ -101,6 +119,7 @@ def _report(words: Sequence[str]) -> int:
         under=given.get("--under"),
         table=given.get("--table"),
         ledger="--ledger" in given,
+        size=given.get("--size"),
     )
 
 

@@ -36,6 +36,7 @@ def report(
     under: str | None = None,
     table: str | None = None,
     ledger: bool = False,
+    size: str | None = None,
 ) -> int:
     """Print or write a study's report.
 
@@ -63,6 +64,7 @@ def report(
         under=under,
         table=table,
         ledger=ledger,
+        size=size,
     )
     print(text, end="" if text.endswith("\n") else "\n")
     return 0

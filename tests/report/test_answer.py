@@ -142,7 +142,7 @@ def test_one_table_fits_eighty_columns_and_says_what_its_errors_hold(
 def test_what_is_no_table_or_has_nothing_to_show_is_refused(tmp_path: Path) -> None:
     study = build_study(tmp_path, [POINTS[0]], num_questions=40)
 
-    with pytest.raises(ConfigError, match="--table=best: choose one of front, pairs"):
+    with pytest.raises(ConfigError, match="--table=best: choose one of front, pairs, sizes"):
         report_text(study.store, None, table="best")
     with pytest.raises(ConfigError, match="--table=front: nothing to show, fewer than two"):
         report_text(study.store, None, table="front")

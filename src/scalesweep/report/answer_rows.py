@@ -7,6 +7,7 @@ from typing import Any
 
 from scalesweep.report.best_under import BestUnder
 from scalesweep.report.settings import Setting
+from scalesweep.report.size_groups import size_extrapolations
 from scalesweep.report.statistics import Estimate
 from scalesweep.report.study_report import StudyReport
 
@@ -53,6 +54,26 @@ def pair_rows(report: StudyReport) -> list[Row]:
             "is_told_apart": pair.is_told_apart,
         }
         for pair in report.pairs
+    ]
+
+
+def size_rows(report: StudyReport) -> list[Row]:
+    """Two for each extrapolation in size: score, and cost of the tune stage."""
+    return [
+        {
+            "setting": one.target,
+            "from": ", ".join(one.smaller_models),
+            "of": name,
+            "in_proportion_to": one.cost_basis if name != "score" else None,
+            **_estimate("expected", found.interval),
+            "expected": found.value,
+            "why_no_interval": found.why_no_interval or None,
+            "measured": found.measured,
+            "is_inside": found.is_inside,
+        }
+        for one in size_extrapolations(report)
+        for name, found in (("score", one.score), (f"tune_{report.unit}", one.cost))
+        if found is not None
     ]
 
 

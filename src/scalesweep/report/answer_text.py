@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from scalesweep.report import formatting as fmt
 from scalesweep.report.best_under import BestUnder
 from scalesweep.report.distinguishable import Pair
+from scalesweep.report.extrapolation import Extrapolated
 from scalesweep.report.marginal import Step
 from scalesweep.report.settings import Setting
+from scalesweep.report.size_groups import (
+    SizeExtrapolation,
+    size_extrapolations,
+    why_no_extrapolation,
+)
 from scalesweep.report.statistics import CONFIDENCE
 from scalesweep.report.study_report import StudyReport, comparable_settings
 
@@ -19,6 +27,7 @@ def answer_sentences(report: StudyReport) -> list[str]:
         best_under_text(report, found) if found is not None else "",
         front_text(report),
         pairs_text(report),
+        sizes_text(report),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -150,3 +159,41 @@ def pairs_text(report: StudyReport) -> str:
         f"{'is' if told < 2 else 'are'} told apart (paired over questions, corrected for their "
         "number)."
     )
+
+
+def sizes_text(report: StudyReport) -> str:
+    """What the smaller sizes foretell of the largest, and whether it came so."""
+    found = size_extrapolations(report)
+    asked = [one for one in found if one.is_asked]
+    why_not = why_no_extrapolation(report)
+    if asked or (len(found) == 1 and not why_not):
+        return " ".join(_size_text(report, one) for one in asked or found)
+    if why_not or not found:
+        return why_not
+    graded = [one.is_inside for each in found for one in (each.score, each.cost) if one is not None]
+    known = [inside for inside in graded if inside is not None]
+    text = f"{len(found)} sizes are extrapolated from smaller ones"
+    if not known:
+        return f"{text}; none can be graded: no interval, or nothing measured yet."
+    return f"{text}; {sum(known)} of {len(known)} measured values lie in the 95 % interval."
+
+
+def _size_text(report: StudyReport, one: SizeExtrapolation) -> str:
+    text = (
+        f"By {fmt.listed(one.smaller_models)} alone, {one.target} would score "
+        f"{_expected(one.score, fmt.plain_signed)}"
+    )
+    if one.cost is not None:
+        text += f" and its tune stage cost {_expected(one.cost, report.unit.text)}"
+    measured = []
+    if one.score.measured is not None:
+        measured.append(fmt.plain_signed(one.score.measured))
+    if one.cost is not None and one.cost.measured is not None:
+        measured.append(report.unit.text(one.cost.measured))
+    return f"{text}; measured: {fmt.listed(measured)}." if measured else f"{text}."
+
+
+def _expected(found: Extrapolated, text: Callable[[float], str]) -> str:
+    if found.interval is None:
+        return f"{text(found.value)} (no interval: {found.why_no_interval})"
+    return f"{text(found.value)} ({text(found.interval.low)} to {text(found.interval.high)}, 95 %)"

@@ -38,6 +38,7 @@ def report(
     under: str | None = None,
     table: str | None = None,
     ledger: bool = False,
+    size: str | None = None,
 ) -> str:
     """The report of a study as text; where a file was written, its path.
 
@@ -48,13 +49,14 @@ def report(
     record: file of the spread between seeds.
     paper: one of the paper's tables instead of the whole report.
     predictions: what was predicted of each stage beside what it took, instead of the report.
+    size: parameters of a size to be extrapolated to, which need not be in the study.
     table: one table of the answer by itself instead of the whole report.
     under: what one run may cost: also says which setting is the best under it.
     ledger: every attempt and what it cost, instead of the report.
 
     Raises:
-        ConfigError: no such format, table, ceiling or study, no study at all, or output cannot be
-            written.
+        ConfigError: no such format, table, ceiling, size or study, no study at all, or output
+            cannot be written.
         StoreError: the study's plan cannot be read.
     """
     check_format(format)
@@ -68,6 +70,10 @@ def report(
     if under is not None:
         ceiling = parsed_ceiling(under, has_prices=made.has_prices)
         made = dataclasses.replace(made, ceiling=ceiling)
+    if size is not None:
+        from scalesweep.report.size_groups import parsed_size
+
+        made = dataclasses.replace(made, target_size=parsed_size(size))
     if table is not None:
         from scalesweep.report.one_table import render_one_table
 

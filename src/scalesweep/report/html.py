@@ -26,6 +26,7 @@ from scalesweep.report.html_ledger import ledger_section
 from scalesweep.report.html_table import html_table
 from scalesweep.report.markup import Child, Markup, tag
 from scalesweep.report.pairs_table import pairs_table
+from scalesweep.report.sizes_table import sizes_table
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.table import Table
 from scalesweep.report.tables import (
@@ -64,6 +65,7 @@ def render_html(report: StudyReport) -> str:
             _table_section(cost_table(report), lead=""),
             _table_section(front_table(report), lead="", is_sortable=False),
             _table_section(pairs_table(report), lead="", is_sortable=False),
+            _table_section(sizes_table(report), lead="", is_sortable=False),
             _table_section(unfinished_table(report), lead="", is_sortable=False),
             effects_section(report),
             _table_section(grid_table(report), lead="", is_sortable=False),
@@ -251,7 +253,7 @@ def _table_section(table: Table | None, *, lead: str, is_sortable: bool = True) 
 
 _PLACED = frozenset(
     {"cost", "front", "pairs", "unfinished", "grid", "findings", "language", "categories", "kinds"}
-    | {"ledger", "payers"}
+    | {"sizes", "ledger", "payers"}
 )
 """Tables that have their place on the page, or are shown as cards."""
 

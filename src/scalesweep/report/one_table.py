@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from scalesweep.errors import ConfigError
-from scalesweep.report.answer_rows import Row, front_rows, pair_rows
+from scalesweep.report.answer_rows import Row, front_rows, pair_rows, size_rows
 from scalesweep.report.front_table import front_table
 from scalesweep.report.pairs_table import pairs_table
+from scalesweep.report.sizes_table import sizes_table
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.summary import error_note
 from scalesweep.report.table import Table
@@ -25,6 +26,7 @@ _TABLES: dict[
 ] = {
     "front": (front_table, front_rows, "fewer than two settings are on the Pareto front"),
     "pairs": (pairs_table, pair_rows, "there are no two finished settings to compare"),
+    "sizes": (sizes_table, size_rows, "no size has two smaller ones that differ in nothing else"),
 }
 """Name -> the table, its rows as numbers, and why there may be none."""
 

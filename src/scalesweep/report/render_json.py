@@ -11,7 +11,7 @@ from scalesweep.cost_model.cost import Cost
 from scalesweep.records import SCHEMA
 from scalesweep.report import formatting as fmt
 from scalesweep.report import summary
-from scalesweep.report.answer_rows import best_under_json, front_rows, pair_rows
+from scalesweep.report.answer_rows import best_under_json, front_rows, pair_rows, size_rows
 from scalesweep.report.answer_text import answer_sentences
 from scalesweep.report.collect import CellResult
 from scalesweep.report.costs import JudgePay, StageCost
@@ -48,6 +48,7 @@ def report_json(report: StudyReport) -> dict[str, Any]:
         "pareto_front": [setting.label for setting in report.front],
         "front": front_rows(report),
         "pairs": pair_rows(report),
+        "sizes": size_rows(report),
         **({"best_under": best_under_json(report, under)} if under is not None else {}),
         "seed_spread": {
             name: {

@@ -10,6 +10,7 @@ from scalesweep.report import summary
 from scalesweep.report.answer_text import answer_sentences
 from scalesweep.report.front_table import front_table
 from scalesweep.report.pairs_table import pairs_table
+from scalesweep.report.sizes_table import sizes_table
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.table import Table
 from scalesweep.report.tables import (
@@ -45,6 +46,7 @@ def render_terminal(report: StudyReport, *, width: int = 80, color: bool = False
         cost_table(report),
         front_table(report),
         pairs_table(report),
+        sizes_table(report),
         unfinished_table(report),
         grid_table(report),
         language_table(report),

@@ -33,6 +33,8 @@ class StudyReport:
     """Settings on the Pareto front of standalone cost and score, by rising cost."""
     ceiling: Ceiling | None = None
     """What one run may cost, where it was asked for the best under it."""
+    target_size: float | None = None
+    """Parameters of a size that was asked for, to be extrapolated to from smaller ones."""
 
     @property
     def primary(self) -> str:

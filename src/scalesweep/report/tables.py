@@ -15,6 +15,7 @@ from scalesweep.report.labels import usual_values, value_at
 from scalesweep.report.pairs_table import pairs_table
 from scalesweep.report.render_ledger import tables as ledger_tables
 from scalesweep.report.settings import Setting
+from scalesweep.report.sizes_table import sizes_table
 from scalesweep.report.stage_results import StageState
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.summary import account_notes, cost_notes, method_notes
@@ -465,6 +466,7 @@ def all_tables(report: StudyReport) -> list[Table]:
         cost_table(report),
         front_table(report),
         pairs_table(report),
+        sizes_table(report),
         unfinished_table(report),
         grid_table(report),
         language_table(report),
