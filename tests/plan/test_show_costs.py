@@ -80,6 +80,15 @@ def test_a_cell_that_cannot_fit_is_told_with_the_way_out(tmp_path: Path) -> None
     assert "nearest that fits: zero.stage=3" in text
 
 
+def test_a_judge_without_a_price_is_named(tmp_path: Path) -> None:
+    words = ["model=33b", PAPER[-1], "judge=gpt4", "judge.model=gpt-9", "evaluation=llava_bench"]
+
+    text = plan(tmp_path, *words)
+
+    assert "and gpt-9, whose price is not known" in " ".join(text.split())
+    assert "judges besides" not in text
+
+
 def test_too_few_nodes_are_refused_before_anything_is_shown(tmp_path: Path) -> None:
     error = plan(tmp_path, "model=65b", PAPER[-1], "--nodes=2", status=2)
 

@@ -34,17 +34,28 @@ def judge_usd(
 
     num_questions: by benchmark. prices: Execution.judge["prices"], dollars per million tokens.
     """
+    if unpriced_models(spec, prices):
+        return None
     paid = 0.0
-    for benchmark in spec.benchmarks if spec.scorer != "exact_match" else ():
-        if not needs_judge(benchmark.name, benchmark.options):
-            continue
-        price = prices.get(str(spec.model_of(benchmark.name))) or prices.get("any")
-        if price is None:
-            return None
+    for benchmark in _judged(spec):
+        price = prices.get(str(spec.model_of(benchmark.name))) or prices["any"]
         replies = num_replies(spec, benchmark, num_questions.get(benchmark.name, 0))
         read, written = TOKENS_OF_A_REPLY[benchmark.name]
         paid += replies * (read * price["input"] + written * price["output"]) / 1e6
     return paid
+
+
+def unpriced_models(spec: JudgeSpec, prices: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
+    """Judge models that are asked and have no price, each once."""
+    asked = dict.fromkeys(str(spec.model_of(benchmark.name)) for benchmark in _judged(spec))
+    return () if "any" in prices else tuple(model for model in asked if model not in prices)
+
+
+def _judged(spec: JudgeSpec) -> list[BenchmarkSpec]:
+    """Benchmarks for which a model is asked."""
+    if spec.scorer == "exact_match":
+        return []
+    return [b for b in spec.benchmarks if needs_judge(b.name, b.options)]
 
 
 def num_replies(spec: JudgeSpec, benchmark: BenchmarkSpec, num_questions: int) -> int:

@@ -8,11 +8,13 @@ from functools import cached_property
 from typing import Any
 
 from scalesweep.cost_model.cost import Cost
+from scalesweep.cost_model.judge_pay import unpriced_models
 from scalesweep.plan.critical_path import WallTime, wall_time
 from scalesweep.plan.device_fit import cell_fits
 from scalesweep.plan.estimate import CellEstimate, PlanEstimate, plan_estimate
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
-from scalesweep.records import StageRef
+from scalesweep.records import StageKind, StageRef
+from scalesweep.specs import JudgeSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +168,8 @@ def total_lines(outlook: Outlook) -> list[str]:
     ]
     if estimate.judge_micro_usd:
         lines[0] += f"; judges besides about ${amount(estimate.judge_micro_usd / 1e6)}"
+    if models := _unpriced_judges(outlook.plan):
+        lines[0] += f"; and {', '.join(models)}, whose price is not known (judge.prices)"
     if estimate.saved_by_sharing > 0:
         lines.append(
             f"shared stages save {estimate.saved_by_sharing:.0%} of "
@@ -179,6 +183,17 @@ def total_lines(outlook: Outlook) -> list[str]:
     if outlook.unknown:
         lines.append(_why_unknown(outlook))
     return lines
+
+
+def _unpriced_judges(plan: Plan) -> Sequence[str]:
+    """Judge models that are asked and have no price."""
+    found: dict[str, None] = {}
+    for stage in plan.stages:
+        if stage.spec.kind is StageKind.judge:
+            spec = JudgeSpec.from_identity(stage.spec.identity)
+            prices = stage.execution.judge.get("prices") or {}
+            found |= dict.fromkeys(unpriced_models(spec, prices))
+    return list(found)
 
 
 def _cost(outlook: Outlook, cost: Cost) -> str:
@@ -239,6 +254,7 @@ def plan_cost_json(outlook: Outlook) -> dict[str, Any]:
         **{name: _cost_json(getattr(estimate, name)) for name in ("total", "to_run", "unshared")},
         "saved_by_sharing": estimate.saved_by_sharing,
         "judge_usd": estimate.judge_micro_usd / 1e6,
+        "judges_without_price": list(_unpriced_judges(outlook.plan)),
         "critical_path_s": wall.critical_path_s,
         "wall_s": wall.wall_s,
         "num_devices": wall.num_devices,
