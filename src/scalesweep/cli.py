@@ -73,6 +73,8 @@ Verbs
   cancel     stop the commands and jobs that work on a study            [STUDY]
   sync       a study to W&B; again: what is new since                   [STUDY]
              [--live: until it ends] [--every S] [--project P] [--entity E]
+  dashboard  a study's workspace and report on W&B                      [STUDY]
+             --dry-run (print them) or --push [--project P] [--entity E]
   score      score saved reviews, grades, answers of anyone  BENCHMARK FILES...
              [--data DIR] [--option NAME=VALUE] [--ignore IDS] [--json]
 

@@ -231,6 +231,25 @@ def _seconds(given: dict[str, str], name: str, default: float) -> float:
     return value
 
 
+def _dashboard(words: Sequence[str]) -> int:
+    study, given = _study_arguments(
+        "dashboard", words, flags=("--dry-run", "--push"), options=("--project", "--entity")
+    )
+    if len({"--dry-run", "--push"} & given.keys()) != 1:
+        raise ConfigError(
+            "dashboard: say --dry-run (print what would be sent) or --push (send it to W&B)"
+        )
+    from scalesweep import study_sync
+
+    return study_sync.dashboard(
+        _store(given),
+        study,
+        push="--push" in given,
+        project=given.get("--project"),
+        entity=given.get("--entity"),
+    )
+
+
 STUDY_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "status": _status,
     "watch": _watch,
@@ -240,4 +259,5 @@ STUDY_VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "export": _export,
     "cancel": _cancel,
     "sync": _sync,
+    "dashboard": _dashboard,
 }

@@ -1,6 +1,7 @@
-"""The verb `sync`: a study's records to W&B, once or for as long as the study goes on.
+"""The verbs `sync` and `dashboard`: a study's records to W&B, and what is shown of them there.
 
-Each round is a process of its own, so that this one stays light; stages know nothing of it.
+Each round of uploading is a process of its own, so that this one stays light; stages know nothing
+of it.
 """
 
 from __future__ import annotations
@@ -87,13 +88,44 @@ def is_going(plan: Plan, store: Store) -> bool:
 
 def _round(store: Store, plan: Plan, wanted: Wanted) -> int:
     accounting.refresh(store, plan)
-    tracking = plan.cells[0].config.get("tracking") or {}
-    project = wanted.project or tracking.get("project") or "scalesweep"
-    entity = wanted.entity or tracking.get("entity")
-    words = ["--project", str(project), "--limit", str(wanted.limit_s)]
-    words += ["--entity", str(entity)] if entity else []
+    project, entity = _where(plan, project=wanted.project, entity=wanted.entity)
+    words = ["--project", project, "--limit", str(wanted.limit_s)]
+    words += ["--entity", entity] if entity else []
     command = "scalesweep.tracking.sync_command"
     sys.stdout.flush()
     return subprocess.run(
         [sys.executable, "-m", command, str(store.root), plan.study, *words], check=False
     ).returncode
+
+
+def dashboard(
+    root: Path, study: str | None, *, push: bool, project: str | None, entity: str | None
+) -> int:
+    """Print the study's workspace and report, or send them and print their addresses.
+
+    Raises:
+        ConfigError: no such study, wandb-workspaces is not installed, or the login is refused.
+        ServerDown: W&B does not answer.
+    """
+    from scalesweep.tracking.dashboard_command import send, show
+
+    store = Store(root)
+    plan = load_plan(store, study)
+    accounting.refresh(store, plan)
+    project, entity = _where(plan, project=project, entity=entity)
+    if push:
+        for line in send(store, plan.study, project=project, entity=entity):
+            print(line)
+    else:
+        print(show(store, plan.study, project=project, entity=entity))
+    return DONE
+
+
+def _where(plan: Plan, *, project: str | None, entity: str | None) -> tuple[str, str | None]:
+    """W&B's project and entity: as asked, or else as the study's settings say."""
+    tracking = plan.cells[0].config.get("tracking") or {}
+    known = tracking.get("entity")
+    return (
+        project or str(tracking.get("project") or "scalesweep"),
+        entity or (str(known) if known else None),
+    )

@@ -284,6 +284,10 @@ class WandbServer:
         ]
         return {"project": {"allViews": {"edges": [{"node": view} for view in found]}}}
 
+    def _view_by_id(self, asked: Mapping[str, Any]) -> Any:
+        view = self.views.get(asked["reportId"])
+        return {"view": None if view is None else self._view(view)}
+
     def _project_id(self, asked: Mapping[str, Any]) -> Any:
         if asked["projectName"] not in self.projects:
             return {"project": None}
@@ -300,9 +304,9 @@ OPERATIONS: dict[str, Callable[[WandbServer, Mapping[str, Any]], Any]] = {
     "UpsertBucket": WandbServer._upsert_run,
     "RunStoppedStatus": WandbServer._run_stopped,
     "CreateRunFiles": WandbServer._create_files,
-    "UpsertView2": WandbServer._upsert_view,
     "upsertView": WandbServer._upsert_view,
     "View": WandbServer._find_view,
+    "SpecificReport": WandbServer._view_by_id,
     "ProjectInternalId": WandbServer._project_id,
 }
 
