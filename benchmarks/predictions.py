@@ -61,10 +61,28 @@ def main() -> None:
         for store in stores:
             begin = time.perf_counter()
             run_demo(store.root)
-            load = os.getloadavg()[1]
             print(f"demo in store {store.root.name}: {time.perf_counter() - begin:.0f} s, "
-                  f"load {load:.1f}", flush=True)  # fmt: skip
-        print_comparison(compare(*stores))
+                  f"load {os.getloadavg()[1]:.1f}", flush=True)  # fmt: skip
+        print_stores(*stores)
+
+
+def print_stores(a: Store, b: Store) -> None:
+    print_comparison(compare(a, b))
+    print(
+        f"seconds held for each core second of a tune stage: {held_per_core_second(a):.2f} in the "
+        f"first store, {held_per_core_second(b):.2f} in the second (about 1 on a quiet machine)"
+    )
+
+
+def held_per_core_second(store: Store) -> float:
+    """Of tune stages, which have one thread: how much of their time the machine gave to others."""
+    plan = Plan.from_json(read_json(store.study(STUDY) / "plan.json"))
+    tuned = [
+        usage
+        for stage in plan.stages
+        if stage.spec.kind is StageKind.tune and (usage := _clean_usage(store, stage))
+    ]
+    return sum(usage.wall_s for usage in tuned) / max(sum(usage.cpu_s for usage in tuned), 1e-9)
 
 
 def compare(a: Store, b: Store) -> list[Compared]:
@@ -156,4 +174,4 @@ def _median(stages: Sequence[Compared], error: Callable[[Compared], float]) -> f
 
 
 if __name__ == "__main__":
-    print_comparison(compare(*(Store(Path(place)) for place in sys.argv[1:3])))
+    print_stores(*(Store(Path(place)) for place in sys.argv[1:3]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.predictions import STUDY, compare, print_comparison
+from benchmarks.predictions import STUDY, compare, held_per_core_second, print_stores
 from scalesweep.plan.build import CellRequest, build_plan
 from scalesweep.plan.graph import Plan
 from scalesweep.records import Outcome, StageKind, Usage
@@ -33,7 +33,9 @@ def ran(store: Store, plan: Plan, seconds: dict[StageKind, list[float]]) -> Stor
         attempt.path.mkdir(parents=True)
         made.stage_file.write_text(json.dumps(stage.spec.to_json()))
         wall_s = left[stage.spec.kind].pop(0)
-        usage = Usage(outcome=Outcome.done, wall_s=wall_s, startup_s=wall_s / 4, steps=10)
+        usage = Usage(
+            outcome=Outcome.done, wall_s=wall_s, startup_s=wall_s / 4, cpu_s=wall_s / 2, steps=10
+        )
         write_json(attempt.usage_file, usage.to_json())
         write_json(attempt.execution_file, stage.execution.to_json())
         write_json(made.done_file, {"schema": 1, "attempt": 1})
@@ -66,7 +68,8 @@ def test_each_stage_is_predicted_by_the_other_stores_runs_of_its_like(
         assert stage.others["twin"] == twin
         assert stage.others["mean of kind"] == 15.0
         assert stage.others["declared"] > 0
-    print_comparison(found)
+    assert held_per_core_second(b) == pytest.approx(2.0)
+    print_stores(a, b)
     assert "median error of a stage 50.0%: NOT within 20%" in capsys.readouterr().out
 
 
