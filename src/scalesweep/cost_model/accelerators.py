@@ -12,8 +12,9 @@ from scalesweep.models.devices import peak_bf16_flops
 
 CPU = "cpu"
 # What one rank of the miniature reaches in fp32 on one core of a current server, its share of
-# Python included; only where nothing was measured yet (benchmarks/predictions.py compares).
-CPU_RANK_FLOPS = 8e9
+# Python included: by the demo 8 to 34 GFLOP/s in training, the more the larger the model, and 6 to
+# 15 in answering. Only where nothing was measured yet (benchmarks/predictions.py compares).
+CPU_RANK_FLOPS = 12e9
 # Products of fp32 inputs without tensor cores: 19.5 of 312 (NVIDIA A100 data sheet); later cards
 # are within a tenth of that ratio or better.
 FP32_SHARE = 1 / 16
