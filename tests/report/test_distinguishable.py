@@ -148,7 +148,7 @@ def test_the_table_names_each_settings_equals_by_their_places(report: StudyRepor
     table = pairs_table(report)
 
     assert table is not None
-    assert [(row[1].text, row[4].text) for row in table.rows] == [
+    assert [(row[0].text, row[4].text) for row in table.rows] == [
         ("mini_m 32px full", "told apart from all others"),
         ("mini_s 32px full", "3"),
         ("mini_xs 32px full", "2"),

@@ -27,8 +27,8 @@ def pairs_table(report: StudyReport) -> Table | None:
         id="pairs",
         title="Which settings are told apart",
         columns=(
-            Column(title="#", hint="place by score"),
             Column(title="setting", is_number=False),
+            Column(title="#", hint="place by score"),
             Column(title="score", hint=f"{report.primary}, ± one standard error"),
             Column(
                 title=f"a run {symbol}", hint="all stages of one run, and its judges in dollars"
@@ -37,8 +37,8 @@ def pairs_table(report: StudyReport) -> Table | None:
         ),
         rows=tuple(
             (
-                Entry(text=str(place[setting.label]), sort=place[setting.label]),
                 Entry(text=setting.label),
+                Entry(text=str(place[setting.label]), sort=place[setting.label]),
                 Entry(
                     text=fmt.score_with_error(
                         setting.score(report.primary), report.standard_error(setting)

@@ -17,7 +17,7 @@ from scalesweep.report.marginal import Step, neighbour_steps, shown_steps
 from scalesweep.report.pareto import pareto_front
 from scalesweep.report.seeds_record import SeedsRecord
 from scalesweep.report.settings import ErrorParts, Setting, settings_of
-from scalesweep.report.statistics import Contrast, Estimate, Spread, contrast
+from scalesweep.report.statistics import Contrast, Estimate, Spread, Term, contrast
 from scalesweep.report.verdicts import Judged, KnownSpread, judge_findings, known_spreads
 
 
@@ -65,20 +65,31 @@ class StudyReport:
         """Of the score on the primary benchmark: what its ± holds."""
         return setting.error_parts(self.primary, self.spread(self.primary))
 
+    @cached_property
+    def _terms(self) -> Mapping[int, Term]:
+        """Place of a setting -> its answers to the primary benchmark, averaged over its seeds."""
+        found = ((i, s.term(self.primary, weight=1.0)) for i, s in enumerate(self.settings))
+        return {i: term for i, term in found if term is not None}
+
+    def _term(self, setting: Setting) -> Term | None:
+        place = next(i for i, other in enumerate(self.settings) if other is setting)
+        return self._terms.get(place)
+
     def interval(self, setting: Setting) -> Estimate | None:
         """Score on the primary benchmark with its 95 % interval."""
-        term = setting.term(self.primary, weight=1.0)
+        term = self._term(setting)
         if term is None or len(term.items) < 2:
             return None
         return contrast([term], spread=self.spread(self.primary)).estimate
 
     def difference(self, one: Setting, other: Setting) -> Contrast | None:
         """Score of one minus that of the other; None without two questions that both answered."""
-        terms = [one.term(self.primary, weight=1.0), other.term(self.primary, weight=-1.0)]
-        if terms[0] is None or terms[1] is None:
+        first, second = self._term(one), self._term(other)
+        if first is None or second is None:
             return None
         try:
-            return contrast([terms[0], terms[1]], spread=self.spread(self.primary))
+            terms = [first, dataclasses.replace(second, weight=-1.0)]
+            return contrast(terms, spread=self.spread(self.primary))
         except ValueError:
             return None
 
