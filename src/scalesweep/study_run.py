@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,11 @@ from scalesweep.plan.admission import Admission
 from scalesweep.plan.feasible import machine, refuse_impossible
 from scalesweep.plan.graph import Plan
 from scalesweep.plan.resources import is_slurm, node_devices
-from scalesweep.plan.show import cell_label, is_done
+from scalesweep.plan.show import cell_label, done_stages, is_done
 from scalesweep.plan.show_budget import admission_lines
+from scalesweep.plan.show_costs import expected_line
 from scalesweep.preflight import check_external_data
+from scalesweep.records import StageRef
 from scalesweep.rundir import Store
 
 DONE, CELL_FAILED, INTERRUPTED = 0, 1, 130
@@ -92,6 +94,7 @@ def run_plan(
             f"{len(before)} done; everything is written below {store.study(plan.study)}",
             flush=True,
         )
+    _say_expected(plan, before)
     _say_admission(plan, admit_study(store, plan))
     with choose_progress() as progress:
         result = Scheduler(
@@ -117,6 +120,11 @@ def run_plan(
     return Outcome(exit_status=exit_status(result), scores=scores)
 
 
+def _say_expected(plan: Plan, done: Set[StageRef]) -> None:
+    if line := expected_line(plan, done):
+        print(line, flush=True)
+
+
 def _say_admission(plan: Plan, admission: Admission | None) -> None:
     if admission is not None:
         for line in admission_lines(plan, admission, cell_label):
@@ -139,6 +147,7 @@ def _run_on_slurm(
 ) -> Outcome:
     from scalesweep.study_submit import submit_study
 
+    _say_expected(plan, done_stages(plan, store))
     admission = admit_study(store, plan)
     _say_admission(plan, admission)
     result = submit_study(plan, store, config, admitted_part(plan, admission))

@@ -18,6 +18,7 @@ from scalesweep.plan.build import CellRequest, build_plan
 from scalesweep.plan.graph import Plan, PlannedStage
 from scalesweep.plan.known import Known, predicted
 from scalesweep.plan.predict import Predictor, with_predictions
+from scalesweep.plan.show_costs import expected_line
 from scalesweep.records import StageKind
 from scalesweep.rundir import Store
 from tests.config.composing import cell
@@ -194,3 +195,16 @@ def test_judges_are_paid_only_by_judge_stages(tmp_path: Path) -> None:
     }
     assert paid[StageKind.judge] == pytest.approx(180 * (0.0189 + 0.0075))
     assert sum(paid.values()) == paid[StageKind.judge]
+
+
+def test_before_a_study_begins_one_line_says_what_to_expect(tmp_path: Path) -> None:
+    plan = predicted(plan_of(["model=33b", "tuning=lora", A100]), Store(tmp_path))
+    done = {stage.ref for stage in plan.stages}
+
+    line = expected_line(plan, frozenset())
+
+    assert line.startswith("expected: about ")
+    assert "node-hours, $" in line
+    assert "judges $" in line
+    assert expected_line(plan, done) == ""
+    assert expected_line(plan_of(["model=33b", A100]), frozenset()) == ""  # nothing is predicted

@@ -40,7 +40,12 @@ class Outlook:
         whole = self.plan.stages[0].execution.node_devices
         if self.num_nodes is not None:
             return self.num_nodes * whole
-        return whole if self.plan.cells[0].config["cluster"]["kind"] == "local" else None
+        return whole if self._is_local else None
+
+    @property
+    def _is_local(self) -> bool:
+        cluster = self.plan.cells[0].config.get("cluster") or {}
+        return cluster.get("kind") == "local"
 
     @cached_property
     def fits(self) -> Mapping[str, str]:
@@ -183,6 +188,22 @@ def total_lines(outlook: Outlook) -> list[str]:
     if outlook.unknown:
         lines.append(_why_unknown(outlook))
     return lines
+
+
+def expected_line(plan: Plan, done: Set[StageRef]) -> str:
+    """What is left of a study, in one line before it begins; empty where nothing can be said."""
+    outlook = Outlook(plan=plan, done=done)
+    if not outlook.is_known or len(done) == len(plan.stages):
+        return ""
+    judges = outlook.estimate.judge_micro_usd / 1e6
+    words = [
+        f"about {duration(outlook.wall.wall_s)}",
+        _cost(outlook, outlook.estimate.to_run),
+        *([f"judges ${amount(judges)}"] if judges else []),
+    ]
+    missing = len(outlook.unknown - done)
+    more = f"; {missing} stages could not be predicted" if missing else ""
+    return f"expected: {', '.join(words)}{more}"
 
 
 def _unpriced_judges(plan: Plan) -> Sequence[str]:
