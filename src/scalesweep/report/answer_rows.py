@@ -64,7 +64,7 @@ def size_rows(report: StudyReport) -> list[Row]:
             "setting": one.target,
             "from": ", ".join(one.smaller_models),
             "of": name,
-            "in_proportion_to": one.cost_basis if name != "score" else None,
+            "form": found.form if name == "score" else f"{found.form} to {one.cost_basis}",
             **_estimate("expected", found.interval),
             "expected": found.value,
             "why_no_interval": found.why_no_interval or None,

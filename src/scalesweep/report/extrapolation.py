@@ -11,10 +11,10 @@ gets wrong; it is never taken to be less than the error that is known of the sco
 degree of freedom: t is 12.7, and the interval hardly ever says anything. A score has an upper end
 that a line does not know of.
 
-Cost: work (FLOPs, or parameters) times the cost of a unit of work on the smaller sizes. The mean
-and the interval are those of log(cost / work), t of k - 1 degrees of freedom, of one more
-observation. Two sizes do. What does not grow with work, such as start-up, makes small sizes look
-dear and so the largest too.
+Cost: a fixed part (start-up, and what a step takes whatever its size) and a part in proportion to
+work (FLOPs, or parameters), by least squares of relative errors; the interval is that of one more
+observation, t of k - 2 degrees of freedom, and two sizes have none. Where the fixed part would be
+below zero there is none: then the mean and the interval are those of log(cost / work), t of k - 1.
 
 That sizes answer the same questions is left out: what is hard for all of them moves the line and
 the largest alike, so the interval is rather too wide.
@@ -22,6 +22,7 @@ the largest alike, so the interval is rather too wide.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ from scalesweep.report import student_t
 from scalesweep.report.statistics import CONFIDENCE, Estimate
 
 SCORE_FORM = "a straight line in the logarithm of the parameters"
+WITH_FIXED_PART = "a fixed part and one in proportion"
+IN_PROPORTION = "in proportion"
+NO_SCATTER_OF_TWO = "two sizes fit any line"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,7 @@ class Extrapolated:
     """95 %, of one measurement; None: too few sizes to know it."""
     why_no_interval: str = ""
     measured: float | None = None
+    form: str = SCORE_FORM
 
     @property
     def is_inside(self) -> bool | None:
@@ -76,7 +81,7 @@ def extrapolated_score(
         return Extrapolated(
             value=value,
             interval=None,
-            why_no_interval="two sizes fit any line",
+            why_no_interval=NO_SCATTER_OF_TWO,
             measured=measured,
         )
     residuals = [yi - mean_y - slope * (xi - mean_x) for xi, yi in zip(xs, ys, strict=True)]
@@ -92,6 +97,48 @@ def extrapolated_cost(
 
     sizes: (work, cost) of the smaller ones, one or more, all above zero.
     """
+    with_fixed_part = _with_fixed_part(sizes, work) if len(sizes) > 1 else None
+    found = with_fixed_part or _in_proportion(sizes, work)
+    return dataclasses.replace(found, measured=measured)
+
+
+def _with_fixed_part(sizes: Sequence[tuple[float, float]], work: float) -> Extrapolated | None:
+    """None where the fixed part would be below zero, or all sizes take as much work."""
+    # Cost = fixed + rate * work; each cost is known as well as others relative to its own size.
+    weights = [1 / cost**2 for _, cost in sizes]
+    total = math.fsum(weights)
+    center = math.fsum(w * done for w, (done, _) in zip(weights, sizes, strict=True)) / total
+    mean = math.fsum(w * cost for w, (_, cost) in zip(weights, sizes, strict=True)) / total
+    away = [done - center for done, _ in sizes]
+    spread = math.fsum(w * each**2 for w, each in zip(weights, away, strict=True))
+    if spread <= 0:
+        return None
+    rate = (
+        math.fsum(
+            w * each * (cost - mean)
+            for w, each, (_, cost) in zip(weights, away, sizes, strict=True)
+        )
+        / spread
+    )
+    if mean - rate * center < 0:
+        return None
+    value, df = mean + rate * (work - center), len(sizes) - 2
+    if df < 1:
+        return Extrapolated(
+            value=value, interval=None, why_no_interval=NO_SCATTER_OF_TWO, form=WITH_FIXED_PART
+        )
+    residuals = [cost - mean - rate * each for each, (_, cost) in zip(away, sizes, strict=True)]
+    scatter = math.fsum(w * each**2 for w, each in zip(weights, residuals, strict=True)) / df
+    error = math.sqrt(scatter * (value**2 + 1 / total + (work - center) ** 2 / spread))
+    found = _interval(value, error, df)
+    return Extrapolated(
+        value=value,
+        interval=dataclasses.replace(found, low=max(found.low, 0.0)),  # as every cost
+        form=WITH_FIXED_PART,
+    )
+
+
+def _in_proportion(sizes: Sequence[tuple[float, float]], work: float) -> Extrapolated:
     logs = [math.log(cost / done) for done, cost in sizes]
     mean, df = statistics.fmean(logs), len(logs) - 1
     value = work * math.exp(mean)
@@ -100,7 +147,7 @@ def extrapolated_cost(
             value=value,
             interval=None,
             why_no_interval="one size has no scatter",
-            measured=measured,
+            form=IN_PROPORTION,
         )
     error = statistics.stdev(logs) * math.sqrt(1 + 1 / len(logs))
     found = _interval(mean, error, df)
@@ -113,7 +160,7 @@ def extrapolated_cost(
             low=work * math.exp(found.low),
             high=work * math.exp(found.high),
         ),
-        measured=measured,
+        form=IN_PROPORTION,
     )
 
 

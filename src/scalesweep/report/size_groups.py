@@ -42,7 +42,7 @@ class SizeExtrapolation:
     cost: Extrapolated | None
     """Of the tune stage, in the unit of the report; None: not measured."""
     cost_basis: str
-    """What the cost was taken to be in proportion to: FLOPS | PARAMETERS."""
+    """What the cost, or its part, is in proportion to: FLOPS | PARAMETERS."""
     is_asked: bool
     """A size that was asked for and need not be in the study."""
 

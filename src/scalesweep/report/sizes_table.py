@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scalesweep.report import formatting as fmt
 from scalesweep.report.extrapolation import Extrapolated
-from scalesweep.report.size_groups import PARAMETERS, SizeExtrapolation, size_extrapolations
+from scalesweep.report.size_groups import SizeExtrapolation, size_extrapolations
 from scalesweep.report.study_report import StudyReport
 from scalesweep.report.table import Column, Entry, Table
 
@@ -30,15 +30,16 @@ def sizes_table(report: StudyReport) -> Table | None:
         notes=(
             "Score: a straight line in the logarithm of the parameters; its interval holds the "
             "scatter around the line, or the known error of the scores where that is larger. Three "
-            "sizes leave one degree of freedom, so it is wide. Tune cost: in proportion to "
-            f"{_bases(found)}.",
+            "sizes leave one degree of freedom, so it is wide." + _cost_form(found),
         ),
     )
 
 
-def _bases(found: tuple[SizeExtrapolation, ...]) -> str:
-    bases = dict.fromkeys(one.cost_basis for one in found if one.cost is not None)
-    return fmt.listed(list(bases)) or PARAMETERS
+def _cost_form(found: tuple[SizeExtrapolation, ...]) -> str:
+    forms = dict.fromkeys(
+        f"{one.cost.form} to {one.cost_basis}" for one in found if one.cost is not None
+    )
+    return f" Tune cost: {', or '.join(forms)}." if forms else ""
 
 
 def _rows(report: StudyReport, one: SizeExtrapolation) -> list[tuple[Entry, ...]]:
