@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.predictions import STUDY, compare, held_per_core_second, print_stores
+from benchmarks.predictions import (
+    STUDY,
+    compare,
+    core_seconds,
+    held_per_core_second,
+    held_seconds,
+    print_stores,
+)
 from scalesweep.plan.build import CellRequest, build_plan
 from scalesweep.plan.graph import Plan
 from scalesweep.records import Outcome, StageKind, Usage
@@ -70,7 +78,28 @@ def test_each_stage_is_predicted_by_the_other_stores_runs_of_its_like(
         assert stage.others["declared"] > 0
     assert held_per_core_second(b) == pytest.approx(2.0)
     print_stores(a, b)
-    assert "median error of a stage 50.0%: NOT within 20%" in capsys.readouterr().out
+    assert "median error of a stage's time held: 50.0%, NOT within 20%" in capsys.readouterr().out
+
+
+def test_core_seconds_tell_a_busy_machine_from_a_wrong_prediction(
+    tmp_path: Path, plan: Plan
+) -> None:
+    one = {kind: [1.0] * 3 for kind in StageKind}
+    a, b = (ran(Store(tmp_path / name), plan, one) for name in ("a", "b"))
+    for stage in plan.stages:  # the same work, held five times as long
+        attempt = b.stage(stage.ref).attempt(1)
+        usage = attempt.usage()
+        assert usage is not None
+        write_json(attempt.usage_file, replace(usage, wall_s=5.0).to_json())
+
+    held, cores = (
+        [stage for stage in compare(a, b, clock=clock) if stage.kind is StageKind.tune]
+        for clock in (held_seconds, core_seconds)
+    )
+
+    assert [stage.wall_s.error for stage in held] == pytest.approx([-0.8, -0.8])
+    assert [stage.wall_s.measured for stage in cores] == [0.5, 0.5]
+    assert [stage.wall_s.error for stage in cores] == pytest.approx([0.0, 0.0])
 
 
 def test_a_stage_that_was_tried_twice_is_not_compared(tmp_path: Path, plan: Plan) -> None:
