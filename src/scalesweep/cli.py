@@ -47,7 +47,7 @@ One cell:
 Verbs
   run        (or no verb) run what is missing, then report; on Slurm: submit it
   plan       cells, stages, what is shared and done, hours, dollars and memory;
-             runs nothing                                  [--json] [--nodes N]
+             runs nothing                       [--json] [--nodes N] [--stages]
   evaluate   a checkpoint of any study or of anyone, on benchmarks   CHECKPOINT
              [evaluation=...] [judge=...] [template=...] [num_beams=5]
              [load_4bit=true]
@@ -178,6 +178,9 @@ def _compose(verb: str, words: list[str], argv: Sequence[str]) -> int:
     words, num_nodes = _take_nodes(words)
     if num_nodes is not None and verb != "plan":
         raise ConfigError("--nodes: goes with plan; nodes=N is the setting of a cell")
+    words, each_stage = _take_flag(words, "--stages")
+    if each_stage and verb != "plan":
+        raise ConfigError("--stages: goes with plan")
     words, hash_all = _take_flag(words, "--hash")
     if hash_all and verb != "doctor":
         raise ConfigError("--hash: goes with doctor")
@@ -209,6 +212,7 @@ def _compose(verb: str, words: list[str], argv: Sequence[str]) -> int:
             verb=verb,
             as_json=as_json,
             num_nodes=num_nodes,
+            each_stage=each_stage,
             hash_all=hash_all,
             sweep=load_sweep(sweep_names[0]) if sweep_names else None,
             checkpoint=checkpoint,

@@ -39,6 +39,8 @@ class Request:
     as_json: bool = False
     num_nodes: int | None = None
     """plan: nodes at a time, for the wall time; None: this machine, or as many as can be used."""
+    each_stage: bool = False
+    """plan: a row for every stage."""
     hash_all: bool = False
     """doctor: hash and count what is large too."""
     sweep: Sweep | None = None
@@ -234,4 +236,4 @@ def _print_plan(plan: Plan, store: Store, request: Request) -> None:
             print(text, end="")
         print()
     else:
-        print_plan(plan, store, num_nodes=request.num_nodes)
+        print_plan(plan, store, num_nodes=request.num_nodes, each_stage=request.each_stage)

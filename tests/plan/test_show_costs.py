@@ -80,6 +80,23 @@ def test_a_cell_that_cannot_fit_is_told_with_the_way_out(tmp_path: Path) -> None
     assert "nearest that fits: zero.stage=3" in text
 
 
+def test_every_stage_has_its_own_row_when_asked(tmp_path: Path) -> None:
+    text = plan(tmp_path, "model=33b", "tuning=lora", PAPER[-1], "--stages")
+
+    row = next(line for line in text.splitlines() if line.startswith(" tune 33b"))
+    assert "4.77 h" in row
+    assert "1 x 8" in row
+    assert max(map(len, text.splitlines())) <= 80
+    assert "--stages: goes with plan" in plan_error("run", "model=mini_s", "--stages")
+
+
+def plan_error(*words: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-m", "scalesweep", *words], capture_output=True, text=True, check=False
+    )
+    return result.stderr
+
+
 def test_a_judge_without_a_price_is_named(tmp_path: Path) -> None:
     words = ["model=33b", PAPER[-1], "judge=gpt4", "judge.model=gpt-9", "evaluation=llava_bench"]
 

@@ -127,8 +127,13 @@ def short_count(number: int) -> str:
     return f"{number / 1e9:.2f}B" if number < 10_000_000_000 else f"{number / 1e9:.1f}B"
 
 
-def print_plan(plan: Plan, store: Store, *, num_nodes: int | None = None) -> None:
-    """Cells, stages, what is shared, what is done, and what it is expected to take."""
+def print_plan(
+    plan: Plan, store: Store, *, num_nodes: int | None = None, each_stage: bool = False
+) -> None:
+    """Cells, stages, what is shared, what is done, and what it is expected to take.
+
+    each_stage: a row for every stage, instead of one for each kind and shape.
+    """
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -164,7 +169,9 @@ def print_plan(plan: Plan, store: Store, *, num_nodes: int | None = None) -> Non
         console.print(f"and {len(plan.cells) - MOST_ROWS:,} more cells; --json has all\n")
     for line in unfit_lines(outlook, MOST_UNFIT):
         console.print(line, soft_wrap=True)
-    console.print(stage_table(plan, done, outlook))
+    console.print((each_stage_table if each_stage else stage_table)(plan, done, outlook))
+    if each_stage and len(plan.stages) > MOST_ROWS:
+        console.print(f"and {len(plan.stages) - MOST_ROWS:,} more stages; --json has all\n")
     count = totals(plan, done)
     console.print(
         f"{count['cells']} cells, {count['stages']} stages "
@@ -209,6 +216,32 @@ def stage_table(plan: Plan, done: Set[StageRef], outlook: Outlook) -> Any:
             spread,
             *stage_costs(stages, outlook),
         )
+    return table
+
+
+def each_stage_table(plan: Plan, done: Set[StageRef], outlook: Outlook) -> Any:
+    """One row per stage, in the order in which they can run."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title="stages", title_justify="left", pad_edge=False)
+    table.add_column("stage", overflow="fold")
+    costs = ("takes", "node-h", *(("$",) if outlook.has_price else ()))
+    memory = ("GB",) if outlook.has_gpus else ()
+    for column in ("on", "cells", *((*costs, *memory) if outlook.is_known else ()), "done"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for stage in plan.stages[:MOST_ROWS]:
+        execution, found = stage.execution, stage.execution.predicted
+        size = found.device_bytes if found is not None else 0.0
+        entries = [
+            stage.spec.label,
+            f"{execution.num_nodes} x {execution.devices_per_node}",
+            str(len(plan.cells_of(stage.ref))),
+            *stage_costs([stage], outlook),
+        ]
+        if outlook.is_known and outlook.has_gpus:
+            entries.append(f"{size / 1e9:.3g}" if size else "")
+        table.add_row(*entries, "yes" if stage.ref in done else "")
     return table
 
 
