@@ -10,6 +10,8 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, set_seed
 
+from scalesweep.cost_model.token_cache import kept_statistics
+from scalesweep.cost_model.token_statistics import questions_key
 from scalesweep.evaluate.benchmarks.registry import benchmark
 from scalesweep.evaluate.generate_stage import run
 from scalesweep.evaluate.judge_stage import read_answers
@@ -85,6 +87,9 @@ def test_the_likeliest_letter_is_the_answer(folder: Path, tmp_path: Path) -> Non
     times = read_json(context.attempt.path / "generation.json")["benchmarks"]["mmlu"]
     assert (times["answers"], times["tokens"], times["tokens_per_second"]) == (len(said), 0, None)
     assert times["seconds"] > 0
+    kept = kept_statistics(context.store.cache, questions_key(context.spec))
+    assert kept is not None  # one look for each: no other benchmark's tokens stand for it
+    assert (kept.num_samples, kept.supervised) == (len(said), len(said))
 
 
 def test_several_ranks_and_other_batches_choose_the_same(folder: Path, tmp_path: Path) -> None:

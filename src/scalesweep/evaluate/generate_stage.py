@@ -224,7 +224,8 @@ class _Stage:
                 sums["squared_text_tokens"] += text * text
                 sums["pictures"] += pictured
                 sums["pictured_text_tokens"] += text * pictured
-                sums["supervised"] += found[question.question_id].answer.num_tokens
+                # A letter is chosen by one look, as a first token is; no tokens are counted for it.
+                sums["supervised"] += max(found[question.question_id].answer.num_tokens, 1)
         return sums
 
     def _times(self) -> dict[str, Any]:
