@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from scalesweep.cli import run
 from scalesweep.errors import ConfigError
 from scalesweep.report.answer_text import answer_sentences
 from scalesweep.report.collect import collect
@@ -148,3 +149,20 @@ def test_what_is_no_table_or_has_nothing_to_show_is_refused(tmp_path: Path) -> N
         report_text(study.store, None, table="front")
     with pytest.raises(ConfigError, match="--format=html: one table comes as terminal, md, csv"):
         report_text(study.store, None, table="front", format="html")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--paper", "table4", "--under", "3"], "--paper: is one table by itself; leave --under"),
+        (["--table", "front", "--under", "3"], "--table: is one table by itself; leave --under"),
+        (["--ledger", "--size", "65b"], "--ledger: is a report of its own; leave --size out"),
+        (["--under", "cheap"], "--under=cheap: takes a number above 0"),
+        (["--table", "best"], "--table=best: choose one of front, pairs, sizes"),
+    ],
+)
+def test_words_that_mean_nothing_together_are_refused_by_the_command(
+    study: SyntheticStudy, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["report", "--store", str(study.store.root), *words]) == 2
+    assert message in capsys.readouterr().err

@@ -179,21 +179,22 @@ def sizes_text(report: StudyReport) -> str:
 
 
 def _size_text(report: StudyReport, one: SizeExtrapolation) -> str:
+    score, cost = one.score, one.cost
+    said_once = cost is not None and cost.why_no_interval == score.why_no_interval
     text = (
         f"By {fmt.listed(one.smaller_models)} alone, {one.target} would score "
-        f"{_expected(one.score, fmt.plain_signed)}"
+        f"{_expected(score, fmt.plain_signed, says_why=not said_once)}"
     )
-    if one.cost is not None:
-        text += f" and its tune stage cost {_expected(one.cost, report.unit.text)}"
-    measured = []
-    if one.score.measured is not None:
-        measured.append(fmt.plain_signed(one.score.measured))
-    if one.cost is not None and one.cost.measured is not None:
-        measured.append(report.unit.text(one.cost.measured))
+    if cost is not None:
+        text += f" and its tune stage cost {_expected(cost, report.unit.text)}"
+    measured = [fmt.plain_signed(score.measured)] if score.measured is not None else []
+    if cost is not None and cost.measured is not None:
+        measured.append(report.unit.text(cost.measured))
     return f"{text}; measured: {fmt.listed(measured)}." if measured else f"{text}."
 
 
-def _expected(found: Extrapolated, text: Callable[[float], str]) -> str:
+def _expected(found: Extrapolated, text: Callable[[float], str], *, says_why: bool = True) -> str:
     if found.interval is None:
-        return f"{text(found.value)} (no interval: {found.why_no_interval})"
+        why = f" (no interval: {found.why_no_interval})" if says_why else ""
+        return f"{text(found.value)}{why}"
     return f"{text(found.value)} ({text(found.interval.low)} to {text(found.interval.high)}, 95 %)"

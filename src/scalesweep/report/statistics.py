@@ -18,7 +18,8 @@ Assumed, and what follows from it:
 - The same holds of a judge: that one reply differs from run to run stands in the answers too, but
   a mood of a whole run does not, so the spread of the runs is counted besides.
 - Not covered: the luck of one base model and one tower per size, which all cells share, and the
-  choice among many comparisons, each of which is judged by itself.
+  choice among many comparisons, each of which is judged by itself (distinguishable.py corrects
+  for it where all pairs are tried).
 """
 
 from __future__ import annotations
