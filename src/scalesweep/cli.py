@@ -68,6 +68,7 @@ Verbs
              [--predictions: time and memory, predicted and measured]
              [--ledger: every attempt, what it cost and who paid]
              [--paper table4 --predict: the paper's hours, of no study]
+             [--price own|cloud|free|NUMBER: as if a node-hour cost that]
   export     a cell's model for plain transformers or peft    CELL DIR [STUDY]
              [--merge] [--no-base] [--dtype bfloat16|float16|float32]
   cancel     stop the commands and jobs that work on a study            [STUDY]

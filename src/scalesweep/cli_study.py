@@ -88,6 +88,7 @@ def _report(words: Sequence[str]) -> int:
             "--under",
             "--table",
             "--size",
+            "--price",
         ),
     )
     for alone in ("--predictions", "--ledger"):
@@ -99,6 +100,8 @@ def _report(words: Sequence[str]) -> int:
         raise ConfigError("--table: is one table by itself; leave --under out")
     if "--predict" in given and given.get("--paper") != "table4":
         raise ConfigError("--predict: goes with --paper table4")
+    if "--price" in given and (other := {"--predictions", "--seed-record"} & given.keys()):
+        raise ConfigError(f"--price: {min(other)} has no costs; leave one out")
     from scalesweep import study_verbs
 
     if "--predict" in given:
@@ -120,6 +123,7 @@ def _report(words: Sequence[str]) -> int:
         table=given.get("--table"),
         ledger="--ledger" in given,
         size=given.get("--size"),
+        price=given.get("--price"),
     )
 
 

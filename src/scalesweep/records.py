@@ -166,7 +166,10 @@ class Execution:
     node_devices: int = 1
     """Devices a whole node has: the divisor that turns device-hours into node-hours."""
     usd_per_node_hour: float = 0.0
+    """The price that counted when the attempt began."""
     price_is_example: bool = False
+    prices: Mapping[str, float] = field(default_factory=dict)
+    """The cluster's prices by name (cloud, own), dollars per node-hour; empty in older records."""
     micro_batch_size: int = 1
     """Samples per device and forward pass, where rows are padded; questions of a generate stage."""
     micro_batch_tokens: int = 0

@@ -208,10 +208,10 @@ def _notes(requests: Sequence[CellRequest], request: Request) -> list[str]:
     assumed = assumed_cluster_note(cluster, asked=request.asked_cluster)
     if assumed:
         notes.append(assumed)
-    if cluster.price_is_example:
+    if cluster.counts_example and cluster.counted_usd_per_node_hour is not None:
         notes.append(
-            f"cluster={cluster.name}: ${cluster.usd_per_node_hour:g} per node-hour is an example "
-            "price; set yours with cluster.usd_per_node_hour"
+            f"cluster={cluster.name}: ${cluster.counted_usd_per_node_hour:g} per node-hour is an "
+            "example price; set yours with cluster.usd_per_node_hour"
         )
     asked = request.checkpoint
     if asked is not None and asked.stored_dtype == "float16":

@@ -37,6 +37,7 @@ def report(
     table: str | None = None,
     ledger: bool = False,
     size: str | None = None,
+    price: str | None = None,
 ) -> int:
     """Print or write a study's report.
 
@@ -65,6 +66,7 @@ def report(
         table=table,
         ledger=ledger,
         size=size,
+        price=price,
     )
     print(text, end="" if text.endswith("\n") else "\n")
     return 0

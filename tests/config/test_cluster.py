@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from scalesweep.config.cluster import KINDS, OURS, ClusterConfig, StageJobConfig
+from scalesweep.config.cluster import KINDS, OURS, ClusterConfig, PricesConfig, StageJobConfig
+from scalesweep.config.load import resolved_cluster
 from scalesweep.errors import ConfigError
+from scalesweep.plan.resources import stage_execution
 from scalesweep.records import StageKind
 from tests.config.composing import cell
 
@@ -25,6 +27,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "price": (
         {"usd_per_node_hour": 0.0},
         "cluster.usd_per_node_hour=0: zero would make every cost zero",
+    ),
+    "a price of zero": (
+        {"prices": PricesConfig(own=0.0)},
+        "cluster.prices.own=0: zero would make every cost zero",
+    ),
+    "a name of no price": ({"price": "rent"}, "cluster.price=rent: choose one of cloud, own"),
+    "a price nobody gave": (
+        {"prices": PricesConfig(cloud=13.63), "price": "own"},
+        "cluster.price=own: there is no such price; give it, dollars per node-hour, as "
+        "cluster.prices.own=...",
+    ),
+    "two prices that count": (
+        {"prices": PricesConfig(own=4.0), "price": "own", "usd_per_node_hour": 9.2},
+        "cluster.price=own: cluster.usd_per_node_hour=9.2 is set too, and one price counts",
     ),
     "devices": (
         {"stage_devices": 9, "devices_per_node": 8},
@@ -145,3 +161,44 @@ def test_stages_are_typed_when_they_come_from_the_command_line() -> None:
 def test_an_option_that_would_change_what_was_submitted_is_refused(option: str) -> None:
     with pytest.raises(ConfigError):
         ClusterConfig(sbatch=[option])
+
+
+PRICES = PricesConfig(cloud=13.63, own=4.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "counted", "is_example"),
+    [
+        pytest.param({}, 13.63, True, id="cloud where nothing is chosen"),
+        pytest.param({"price": "cloud"}, 13.63, True, id="cloud"),
+        pytest.param({"price": "own"}, 4.0, False, id="own"),
+        pytest.param({"usd_per_node_hour": 9.2}, 9.2, False, id="without a name"),
+    ],
+)
+def test_one_price_counts(given: dict[str, Any], counted: float, is_example: bool) -> None:
+    cluster = ClusterConfig(prices=PRICES, price_is_example=True, **given)
+
+    assert cluster.counted_usd_per_node_hour == counted
+    assert cluster.counts_example is is_example
+    assert cluster.named_prices == {"cloud": 13.63, "own": 4.0}
+
+
+def test_a_cluster_without_a_price_has_none() -> None:
+    assert ClusterConfig().counted_usd_per_node_hour is None
+
+
+def test_an_own_price_on_the_line_counts_and_all_prices_reach_every_attempt() -> None:
+    config = cell("cluster=azure_nd_a100_v4", "cluster.prices.own=4", "cluster.price=own")
+
+    how = stage_execution(config, kind=StageKind.judge, method="", paths={})
+
+    assert (how.usd_per_node_hour, how.price_is_example) == (4.0, False)
+    assert how.prices == {"cloud": 13.63, "own": 4.0}  # 13.63: the text beside the paper's table 4
+
+
+def test_a_cluster_that_is_chosen_by_itself_keeps_its_other_price() -> None:
+    auto = {"kind": "auto", "prices": {"cloud": None, "own": 2.0}, "price": None}
+
+    found = resolved_cluster(auto, full_size=True, planning=True)
+
+    assert found["prices"] == {"cloud": 13.63, "own": 2.0}  # of slurm, and of azure_nd_a100_v4

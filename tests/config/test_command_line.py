@@ -59,6 +59,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "continuous axis": ("plan -m seed=interval(1,2)", ("interval(1,2)", "range")),
     "unknown cluster": ("plan cluster=azur", ("cluster=azur", "azure_nd_a100_v4")),
     "zero price": ("plan cluster.usd_per_node_hour=0", ("usd_per_node_hour=0", "cluster.free")),
+    "price of no name": ("plan cluster.price=rent", ("cluster.price=rent", "cloud, own")),
     "negative price": ("plan cluster.usd_per_node_hour=-1", ("usd_per_node_hour=-1",)),
     "unknown verb": (
         "trian model=33b",
@@ -87,7 +88,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "budget of no hours": ("plan budget.node_hours=0", ("budget.node_hours=0", "above zero")),
     "order of a budget": ("plan budget.order=best", ("budget.order=best", "cheapest, listed")),
     "budget without a price": (
-        "plan budget.usd=1 cluster=local cluster.usd_per_node_hour=null",
+        "plan budget.usd=1 cluster=local cluster.prices.cloud=null",
         ("budget.usd=1", "cluster.usd_per_node_hour", "budget.node_hours"),
     ),
     "study name": ("plan study=../x", ("study=../x",)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from scalesweep.config.checks import at_least, not_negative, one_of, require
+from scalesweep.config.checks import at_least, not_negative, one_of, require, shown
 from scalesweep.errors import ConfigError
 
 KINDS = ("data", "base", "align", "tune", "generate", "judge")
@@ -53,6 +53,19 @@ class StageJobConfig:
 
 
 @dataclass(kw_only=True)
+class PricesConfig:
+    """What a whole node costs for an hour, dollars; null: not known."""
+
+    cloud: float | None = None
+    """To rent."""
+    own: float | None = None
+    """Where the nodes are yours: power, room, people, and their price over their years."""
+
+
+PRICES = ("cloud", "own")
+
+
+@dataclass(kw_only=True)
 class ClusterConfig:
     """A cluster, or this machine. Nothing here is part of a key."""
 
@@ -67,10 +80,14 @@ class ClusterConfig:
     """Devices of a whole node; local: workers, null: one per core or GPU."""
     stage_devices: int | None = None
     """Devices a training stage takes on each of its nodes; null: all."""
+    prices: PricesConfig = field(default_factory=PricesConfig)
+    """All are recorded with each attempt, so that a report can take another (report --price)."""
+    price: str | None = None
+    """Which of the prices counts: cloud | own; null: cloud, or else usd_per_node_hour where set."""
     usd_per_node_hour: float | None = None
-    """Price of a whole node for an hour."""
+    """A price without a name, which counts instead of cloud; not beside a chosen price."""
     price_is_example: bool | None = None
-    """The price is not anyone's offer; reports repeat it."""
+    """prices.cloud is not anyone's offer; where it counts, reports repeat it."""
     free: bool | None = None
     """Says that a price of zero is meant."""
     threads_per_rank: int | None = None
@@ -136,13 +153,7 @@ class ClusterConfig:
         for name in ("parents_wait_s", "storage_wait_min"):
             at_least(0, value=(f"cluster.{name}", getattr(self, name)))
         not_negative("cluster.memory_gb", self.memory_gb)
-        not_negative("cluster.usd_per_node_hour", self.usd_per_node_hour)
-        require(
-            self.usd_per_node_hour != 0 or self.free is True,
-            "cluster.usd_per_node_hour",
-            self.usd_per_node_hour,
-            "zero would make every cost zero; give the price, or say cluster.free=true",
-        )
+        self._check_prices()
         if self.stage_devices is not None and self.devices_per_node is not None:
             require(
                 self.stage_devices <= self.devices_per_node,
@@ -151,6 +162,52 @@ class ClusterConfig:
                 f"a node has cluster.devices_per_node={self.devices_per_node}",
             )
         self._check_slurm()
+
+    @property
+    def named_prices(self) -> dict[str, float]:
+        """Those that are known."""
+        prices = {name: getattr(self.prices, name) for name in PRICES}
+        return {name: value for name, value in prices.items() if value is not None}
+
+    @property
+    def counted_usd_per_node_hour(self) -> float | None:
+        """The price that counts; None where there is none."""
+        if self.usd_per_node_hour is not None:
+            return self.usd_per_node_hour
+        return self.named_prices.get(self.price or "cloud")
+
+    @property
+    def counts_example(self) -> bool:
+        """The price that counts is not anyone's offer."""
+        is_cloud = self.usd_per_node_hour is None and self.price != "own"
+        return bool(self.price_is_example) and is_cloud
+
+    def _check_prices(self) -> None:
+        given = {f"prices.{name}": value for name, value in self.named_prices.items()}
+        for name, value in {**given, "usd_per_node_hour": self.usd_per_node_hour}.items():
+            not_negative(f"cluster.{name}", value)
+            require(
+                value != 0 or self.free is True,
+                f"cluster.{name}",
+                value,
+                "zero would make every cost zero; give the price, or say cluster.free=true",
+            )
+        if self.price is not None:
+            one_of("cluster.price", self.price, PRICES)
+            require(
+                self.usd_per_node_hour is None,
+                "cluster.price",
+                self.price,
+                f"cluster.usd_per_node_hour={shown(self.usd_per_node_hour)} is set too, and one "
+                "price counts; set either to null",
+            )
+            require(
+                self.price in self.named_prices,
+                "cluster.price",
+                self.price,
+                f"there is no such price; give it, dollars per node-hour, as "
+                f"cluster.prices.{self.price}=...",
+            )
 
     def _check_slurm(self) -> None:
         if self.timeout_min is not None and self.signal_lead_s is not None:

@@ -93,8 +93,14 @@ def resolved_cluster(
         name = "azure_nd_a100_v4"
     else:
         name = "local"
-    given = {k: v for k, v in values.items() if v is not None and k not in ("name", "kind")}
-    return {**_cluster_file(name), **given}
+    file = _cluster_file(name)
+    given = _set_in({k: v for k, v in values.items() if k not in ("name", "kind", "prices")})
+    prices = {**file["prices"], **_set_in(values.get("prices") or {})}
+    return {**file, **given, "prices": prices}
+
+
+def _set_in(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 @cache
@@ -108,6 +114,6 @@ def assumed_cluster_note(cluster: ClusterConfig, *, asked: str) -> str | None:
     if asked == "auto" and cluster.name == "azure_nd_a100_v4":
         return (
             "cluster=auto: no sbatch here, so azure_nd_a100_v4 is assumed "
-            f"(8 A100-80GB a node at ${cluster.usd_per_node_hour:.2f} per node-hour)"
+            f"(8 A100-80GB a node at ${cluster.counted_usd_per_node_hour:.2f} per node-hour)"
         )
     return None

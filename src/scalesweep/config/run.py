@@ -213,7 +213,8 @@ class RunConfig:
     def _check_budget(self) -> None:
         """Dollars can only be counted where an hour has a price, were it a zero that is meant."""
         cluster = self.cluster
-        if self.budget.usd is not None and not cluster.usd_per_node_hour and not cluster.free:
+        has_price = cluster.counted_usd_per_node_hour or cluster.free
+        if self.budget.usd is not None and not has_price:
             raise ConfigError(
                 f"budget.usd={shown(self.budget.usd)}: cluster={cluster.name} has no price; set "
                 "cluster.usd_per_node_hour, or take budget.node_hours"

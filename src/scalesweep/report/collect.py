@@ -15,6 +15,7 @@ from scalesweep.report.checks import report_warnings
 from scalesweep.report.costs import CellCosts, JudgePay, StageCost, cell_costs
 from scalesweep.report.labels import seed_of, setting_labels, value_at
 from scalesweep.report.ledger import LedgerRow, by_payer, ledger_rows
+from scalesweep.report.pricing import Pricing
 from scalesweep.report.scores import (
     AnsweringTime,
     BenchmarkResult,
@@ -93,6 +94,14 @@ class Price:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Repriced:
+    """That the report takes another price than attempts were charged at."""
+
+    asked: str
+    charged: tuple[Price, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyResults:
     """A study as the store knows it now. Frozen: all reports of it agree."""
 
@@ -117,6 +126,7 @@ class StudyResults:
     """What judges were paid, of each stage that asked one."""
     judges_of_attempts: Mapping[StageRef, Mapping[int, JudgePay]] = field(default_factory=dict)
     """The same by number of the attempt."""
+    repriced: Repriced | None = None
 
     @cached_property
     def ledger(self) -> tuple[LedgerRow, ...]:
@@ -150,10 +160,23 @@ class StudyResults:
         return costs
 
 
-def collect(store: Store, plan: Plan) -> StudyResults:
-    """Reads all records of a plan's stages."""
+def collect(store: Store, plan: Plan, *, pricing: Pricing | None = None) -> StudyResults:
+    """Reads all records of a plan's stages.
+
+    pricing: None takes the prices that counted when attempts ran.
+
+    Raises:
+        ConfigError: an attempt has no price of the name that is asked for.
+    """
     accounts = StageAccounts(store)
     stages = read_stages(store, plan, accounts)
+    charged = prices = _prices(plan, stages)
+    if pricing is not None:
+        stages = {
+            ref: pricing.stage(stage, planned=plan.stage(ref).execution)
+            for ref, stage in stages.items()
+        }
+        prices = _prices(plan, stages, pricing)
     labels = setting_labels(plan.cells)
     asked = {
         ref: {
@@ -184,7 +207,8 @@ def collect(store: Store, plan: Plan) -> StudyResults:
         primary=primary,
         text_benchmark=text_benchmark,
         total=sum((stage.cost for stage in stages.values()), StageCost()),
-        prices=_prices(plan, stages),
+        prices=prices,
+        repriced=Repriced(asked=pricing.asked, charged=charged) if pricing is not None else None,
         versions=_versions(stages),
         other_studies=_other_studies(store, plan),
         warnings=(*damaged, *report_warnings(stages, cells)),
@@ -294,8 +318,14 @@ def _benchmarks(plan: Plan, cells: tuple[CellResult, ...]) -> tuple[str, str | N
     return (scored[0] if scored else "score"), None
 
 
-def _prices(plan: Plan, stages: Mapping[StageRef, StageResult]) -> tuple[Price, ...]:
-    """Prices that attempts were charged at; of a study not started, those planned."""
+def _prices(
+    plan: Plan, stages: Mapping[StageRef, StageResult], pricing: Pricing | None = None
+) -> tuple[Price, ...]:
+    """Prices of the stages' attempts; of a study not started, those planned.
+
+    pricing: at which the stages are.
+    """
+    may_be_example = pricing is None or pricing.is_example_kept
     found: dict[Price, None] = {}
     for stage in plan.stages:
         planned = stage.execution
@@ -306,7 +336,8 @@ def _prices(plan: Plan, stages: Mapping[StageRef, StageResult]) -> tuple[Price, 
                         usd_per_node_hour=attempt.usage.usd_per_node_hour,
                         node_devices=attempt.usage.node_devices,
                         cluster=str(attempt.execution.get("cluster", planned.cluster)),
-                        is_example=bool(
+                        is_example=may_be_example
+                        and bool(
                             attempt.execution.get("price_is_example", planned.price_is_example)
                         ),
                     )
@@ -314,10 +345,12 @@ def _prices(plan: Plan, stages: Mapping[StageRef, StageResult]) -> tuple[Price, 
     if not found:
         found = {
             Price(
-                usd_per_node_hour=stage.execution.usd_per_node_hour,
+                usd_per_node_hour=stage.execution.usd_per_node_hour
+                if pricing is None
+                else pricing.price({}, planned=stage.execution),
                 node_devices=stage.execution.node_devices,
                 cluster=stage.execution.cluster,
-                is_example=stage.execution.price_is_example,
+                is_example=may_be_example and stage.execution.price_is_example,
             ): None
             for stage in plan.stages
         }

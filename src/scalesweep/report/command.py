@@ -11,6 +11,7 @@ from scalesweep.errors import ConfigError, StoreError
 from scalesweep.plan.graph import Plan
 from scalesweep.report.best_under import parsed_ceiling
 from scalesweep.report.collect import StudyResults, collect
+from scalesweep.report.pricing import Pricing, parsed_pricing
 from scalesweep.report.seeds_record import SHIPPED, load_seed_record, write_seed_record
 from scalesweep.report.study_report import StudyReport, build_report
 from scalesweep.rundir import Store, read_json, write_atomic
@@ -39,6 +40,7 @@ def report(
     table: str | None = None,
     ledger: bool = False,
     size: str | None = None,
+    price: str | None = None,
 ) -> str:
     """The report of a study as text; where a file was written, its path.
 
@@ -53,6 +55,7 @@ def report(
     table: one table of the answer by itself instead of the whole report.
     under: what one run may cost: also says which setting is the best under it.
     ledger: every attempt and what it cost, instead of the report.
+    price: own, cloud, free or dollars per node-hour, instead of what counted when attempts ran.
 
     Raises:
         ConfigError: no such format, table, ceiling, size or study, no study at all, or output
@@ -62,7 +65,8 @@ def report(
     check_format(format)
     if predictions:
         return delivered(_predictions(store, study, format, width=width, color=color), output)
-    made = study_report(store, study, record=record)
+    pricing = parsed_pricing(price) if price is not None else None
+    made = study_report(store, study, record=record, pricing=pricing)
     if ledger:
         from scalesweep.report.render_ledger import render as render_ledger
 
@@ -118,14 +122,18 @@ def check_format(format: str) -> None:
         raise ConfigError(f"--format={format}: no such format; choose {', '.join(Format)}")
 
 
-def study_report(store: Store, study: str | None, *, record: Path = SHIPPED) -> StudyReport:
+def study_report(
+    store: Store, study: str | None, *, record: Path = SHIPPED, pricing: Pricing | None = None
+) -> StudyReport:
     """Everything a report says, not yet rendered. Errors: see report."""
-    return build_report(study_results(store, study), load_seed_record(record))
+    return build_report(study_results(store, study, pricing=pricing), load_seed_record(record))
 
 
-def study_results(store: Store, study: str | None) -> StudyResults:
+def study_results(
+    store: Store, study: str | None, *, pricing: Pricing | None = None
+) -> StudyResults:
     """What the store knows of a study. Errors: see report."""
-    return collect(store, load_plan(store, study))
+    return collect(store, load_plan(store, study), pricing=pricing)
 
 
 def load_plan(store: Store, study: str | None) -> Plan:

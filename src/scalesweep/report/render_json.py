@@ -71,6 +71,7 @@ def report_json(report: StudyReport) -> dict[str, Any]:
                 }
                 for k, cost in results.cost_by_kind.items()
             },
+            **({"repriced": results.repriced.asked} if results.repriced is not None else {}),
             "prices": [
                 {
                     "usd_per_node_hour": price.usd_per_node_hour,

@@ -124,7 +124,6 @@ def _stage_result(
         )
         for attempt, said in zip(folders, journal, strict=True)
     )
-    known = [a for a in attempts if a.charged is not None]
     state, cause = _state(attempts, published)
     if published is not None and _is_stale(published, spec.inputs, done):
         state, cause = StageState.stale, "an input was made again with other bytes"
@@ -136,13 +135,19 @@ def _stage_result(
         cause=cause,
         attempts=attempts,
         num_cells=num_cells,
-        cost=stage_cost(
-            [a.charged for a in known if a.charged is not None],
-            published=next((i for i, a in enumerate(known) if a.published), None),
-            idle=[run.usage for run in account.idle] if account else (),
-        ),
+        cost=cost_of(attempts, account),
         output=folder.attempt(published.attempt).output if published is not None else None,
         account=account,
+    )
+
+
+def cost_of(attempts: Iterable[Attempt], account: StageAccount | None) -> StageCost:
+    """Of all attempts of a stage, oldest first, and of its jobs' runs without one."""
+    known = [(a.charged, a.published) for a in attempts if a.charged is not None]
+    return stage_cost(
+        [charged for charged, _ in known],
+        published=next((i for i, (_, is_published) in enumerate(known) if is_published), None),
+        idle=[run.usage for run in account.idle] if account else (),
     )
 
 

@@ -75,6 +75,12 @@ def price_notes(report: StudyReport) -> list[str]:
         if price.is_example:
             text += ": an example price, nobody's offer"
         notes.append(fmt.sentence(f"Price: {text}"))
+    if (repriced := report.results.repriced) is not None:
+        charged = dict.fromkeys(fmt.usd(price.usd_per_node_hour) for price in repriced.charged)
+        notes.append(
+            f"Repriced for this report (--price={repriced.asked}): what attempts held, at another "
+            f"price than counted when they ran ({', '.join(charged)} per node-hour)."
+        )
     return notes
 
 
