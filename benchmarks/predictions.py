@@ -6,6 +6,7 @@ the rules of report --predictions. Beside the prediction stand what it is to be 
 
     declared      the planner without a measured run
     mean of kind  every stage takes what those of its kind took in A on average
+    unseen        the planner, had this very stage not run in A: how it predicts new cells
     twin          each stage takes what the very same stage took in A: two runs differ by that, so
                   no prediction from one run can do much better
 
@@ -32,7 +33,7 @@ from scalesweep.cost_model.speeds import MeasuredRun, Speeds
 from scalesweep.plan.calibration import read_speeds
 from scalesweep.plan.graph import Plan, PlannedStage
 from scalesweep.plan.known import Known
-from scalesweep.plan.predict import with_predictions
+from scalesweep.plan.predict import Predictor, with_predictions
 from scalesweep.records import Outcome, StageKind, StageRef, Usage
 from scalesweep.report.predictions import Amount, errors
 from scalesweep.rundir import Store, read_json
@@ -130,8 +131,12 @@ def compare(a: Store, b: Store, *, clock: Clock = held_seconds) -> list[Compared
     for stage, bare in zip(from_a.stages, declared.stages, strict=True):
         expected, without = stage.execution.predicted, bare.execution.predicted
         usage = after.get(stage.ref)
-        if usage is None or stage.ref not in before or expected is None or without is None:
+        unseen = Predictor(speeds=speeds.without(stage.ref), tokens=known.tokens).predicted(stage)
+        if usage is None or stage.ref not in before:
             continue
+        assert expected is not None
+        assert without is not None
+        assert unseen is not None
         found.append(
             Compared(
                 ref=stage.ref,
@@ -143,6 +148,7 @@ def compare(a: Store, b: Store, *, clock: Clock = held_seconds) -> list[Compared
                 others={
                     "declared": without.wall_s,
                     "mean of kind": of_kind[stage.spec.kind],
+                    "unseen": unseen.wall_s,
                     "twin": before[stage.ref].wall_s,
                 },
             )

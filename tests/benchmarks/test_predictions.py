@@ -68,12 +68,15 @@ def test_each_stage_is_predicted_by_the_other_stores_runs_of_its_like(
 
     tunes = [stage for stage in found if stage.kind is StageKind.tune]
     assert len(found) == len(plan.stages)
-    for stage, measured, twin in zip(tunes, (20.0, 40.0), (10.0, 20.0), strict=True):
+    for stage, measured, twin, other in zip(
+        tunes, (20.0, 40.0), (10.0, 20.0), (20.0, 10.0), strict=True
+    ):
         assert stage.wall_s.measured == measured
         # Two seeds of one recipe do the same work: the median of both.
         assert stage.wall_s.predicted == pytest.approx(15.0)
         assert stage.wall_s.error == pytest.approx(15 / measured - 1)
         assert stage.others["twin"] == twin
+        assert stage.others["unseen"] == pytest.approx(other)
         assert stage.others["mean of kind"] == 15.0
         assert stage.others["declared"] > 0
     assert held_per_core_second(b) == pytest.approx(2.0)
