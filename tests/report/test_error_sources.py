@@ -15,6 +15,7 @@ from scalesweep.report.render_json import report_json
 from scalesweep.report.statistics import Term, VariancePart, contrast
 from scalesweep.report.study_report import StudyReport, build_report
 from scalesweep.report.summary import error_note
+from scalesweep.report.tables import cost_table
 from tests.report.synthetic import Point, build_study
 from tests.report.test_verdicts import RECORD
 
@@ -94,3 +95,12 @@ def test_json_gives_each_source_and_null_for_what_is_not_known(tmp_path: Path) -
         "seeds": None,
         "judge_runs": None,
     }
+
+
+def test_a_score_names_the_parts_of_its_error_to_who_points_at_it(tmp_path: Path) -> None:
+    report = judged_report(tmp_path, RUNS)
+
+    hint = cost_table(report).rows[0][1].hint
+
+    # sqrt(0.25 / 40), 0.019 / sqrt(2), sqrt(2.5e-4)
+    assert hint.endswith("± of questions 0.079, seeds 0.013, judge runs 0.016")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -14,7 +15,7 @@ from scalesweep.report.front_table import front_table
 from scalesweep.report.labels import usual_values, value_at
 from scalesweep.report.pairs_table import pairs_table
 from scalesweep.report.render_ledger import tables as ledger_tables
-from scalesweep.report.settings import Setting
+from scalesweep.report.settings import ErrorParts, Setting
 from scalesweep.report.sizes_table import sizes_table
 from scalesweep.report.stage_results import StageState
 from scalesweep.report.study_report import StudyReport
@@ -134,11 +135,24 @@ def score_entry(report: StudyReport, setting: Setting, benchmark: str) -> Entry:
         cause = fmt.public(setting.cells[0].cause)
         return Entry(text=str(state), sort=-1.0, hint=cause, tone="faint")
     seeds = " ".join(f"{cell.scores[benchmark].score:.3f}" for cell in setting.scored(benchmark))
-    error = report.standard_error(setting, benchmark)
+    parts = setting.error_parts(benchmark, report.spread(benchmark))
+    hints = [
+        f"by seed: {seeds}" if len(setting.cells) > 1 else "",
+        f"± of {_errors_text(parts)}" if parts is not None else "",
+    ]
     return Entry(
-        text=fmt.score_with_error(value, error),
+        text=fmt.score_with_error(value, report.standard_error(setting, benchmark)),
         sort=value,
-        hint=f"by seed: {seeds}" if len(setting.cells) > 1 else "",
+        hint="; ".join(filter(None, hints)),
+    )
+
+
+def _errors_text(parts: ErrorParts) -> str:
+    """ "questions 0.013, seeds 0.017": standard errors by where they come from."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {math.sqrt(variance):.3f}"
+        for name, variance in parts.by_source.items()
+        if variance is not None
     )
 
 
