@@ -146,7 +146,9 @@ def test_uploaded_runs_that_did_not_change_are_kept_as_they_are(study: Synthetic
 
     assert (made.num_runs, made.num_to_upload) == (3, 0)
     assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
-    assert "all were uploaded and have not changed since" in line_about(made)
+    assert "all were uploaded and have not changed since" in line_about(
+        made, store=study.store, study="quickstart"
+    )
 
 
 @pytest.mark.usefixtures("wandb")
@@ -170,7 +172,7 @@ def test_an_uploaded_run_that_went_on_is_continued(study: SyntheticStudy) -> Non
         study_run_id("quickstart"): 0,  # its tables changed
         cell_run_id("quickstart", cell): 2,
     }
-    assert "upload 2 (the others" in line_about(made)
+    assert "upload 2 (the others" in line_about(made, store=study.store, study="quickstart")
 
 
 @pytest.mark.usefixtures("wandb")
@@ -178,8 +180,9 @@ def test_the_line_says_where_runs_are_and_how_to_upload_them(study: SyntheticStu
     made = export(study.store, "quickstart", project="p")
 
     folder = folder_of(study)
-    assert line_about(made) == (
-        f"W&B: 3 offline runs below {folder}; upload with: wandb sync {folder}"
+    assert line_about(made, store=study.store, study="quickstart") == (
+        f"W&B: 3 offline runs below {folder}; upload with: "
+        f"python -m scalesweep sync quickstart --store {study.store.root}"
     )
 
 

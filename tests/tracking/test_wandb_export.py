@@ -232,7 +232,8 @@ def test_nothing_is_left_elsewhere(exported: Export) -> None:
 
 def test_the_last_line_says_how_to_upload(exported: Export) -> None:
     assert exported.said.splitlines()[-1] == (
-        f"W&B: 4 offline runs below {exported.folder}; upload with: wandb sync {exported.folder}"
+        f"W&B: 4 offline runs below {exported.folder}; upload with: "
+        f"python -m scalesweep sync quickstart --store {exported.study.store.root}"
     )
 
 

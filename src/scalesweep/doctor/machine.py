@@ -155,5 +155,5 @@ def wandb() -> Finding:
             way_out="pip install 'scalesweep[wandb]'",
             facts={"version": None},
         )
-    return Finding(name="W&B", value=f"{version}: runs are written offline",
+    return Finding(name="W&B", value=f"{version}: runs are written offline, `sync` uploads them",
                    facts={"version": version})  # fmt: skip

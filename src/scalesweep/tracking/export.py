@@ -64,8 +64,6 @@ class Exported:
     num_runs: int
     num_to_upload: int
     """Runs that W&B does not have, or not all of."""
-    num_broken_off: int = 0
-    """Of these, runs whose upload broke off."""
 
 
 def export(store: Store, study: str, *, project: str, entity: str | None = None) -> Exported:
@@ -110,12 +108,7 @@ def _export(
         _leave_only_runs(fresh)
         _swap(fresh, folder)
     num_waiting = len(waiting & {run.id for run in runs})
-    return Exported(
-        folder=folder,
-        num_runs=len(runs),
-        num_to_upload=len(todo) + num_waiting,
-        num_broken_off=num_waiting,
-    )
+    return Exported(folder=folder, num_runs=len(runs), num_to_upload=len(todo) + num_waiting)
 
 
 def _unsent(

@@ -33,9 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up like Ctrl-C
     try:
-        made = export(
-            Store(words.store.resolve()), words.study, project=words.project, entity=words.entity
-        )
+        store = Store(words.store.resolve())
+        made = export(store, words.study, project=words.project, entity=words.entity)
     except (ScaleSweepError, OSError) as error:
         print(f"W&B: no runs written: {error}", file=sys.stderr)
         return REFUSED
@@ -45,24 +44,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("W&B: interrupted, no runs written", file=sys.stderr)
         return INTERRUPTED
-    print(line_about(made))
+    print(line_about(made, store=store, study=words.study))
     return DONE
 
 
-def line_about(made: Exported) -> str:
+def line_about(made: Exported, *, store: Store, study: str) -> str:
     """One line for who waits at the terminal."""
     runs = f"W&B: {plural(made.num_runs, 'offline run')} below {made.folder}"
     if not made.num_to_upload:
         return f"{runs}; all were uploaded and have not changed since"
-    if made.num_broken_off:
-        return (
-            f"{runs}; the upload of {made.num_broken_off} broke off, go on with: "
-            "python -m scalesweep sync"
-        )
     some = ""
     if made.num_to_upload < made.num_runs:
         some = f" {made.num_to_upload} (the others were uploaded and have not changed since)"
-    return f"{runs}; upload{some} with: wandb sync {shlex.quote(str(made.folder))}"
+    words = shlex.join(["python", "-m", "scalesweep", "sync", study, "--store", str(store.root)])
+    return f"{runs}; upload{some} with: {words}"
 
 
 if __name__ == "__main__":
