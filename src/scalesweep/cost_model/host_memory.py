@@ -5,9 +5,9 @@ from __future__ import annotations
 from scalesweep.models.parameters import num_trainable_params
 from scalesweep.specs import TrainingSpec
 
-# Python with torch, transformers and DeepSpeed loaded: about 1 GB was seen on a CPU
-# (plan/resources.py: MOST_LOCAL_WORKERS). With CUDA's libraries it is more; not measured.
-PROCESS_BYTES = 1e9
+# Resident, with what a worker has imported before it is given a stage: judge and data stages of the
+# demo had 0.35 to 0.38 GB on a CPU. With CUDA's libraries it is more; declared, not measured.
+PROCESS_BYTES = 0.38e9
 CUDA_PROCESS_BYTES = 3e9
 
 
