@@ -41,9 +41,11 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def counting(label: str, *, steps: int, every: int = 10, **more: Any) -> PlannedStage:
+def counting(
+    label: str, *, steps: int, every: int = 10, step_s: float = STEP_S, **more: Any
+) -> PlannedStage:
     """Trains for so many steps of 0.02 s, with a checkpoint after each; declares every tenth."""
-    found = stage(label, "count", steps=steps, step_s=STEP_S, usd_per_node_hour=PRICE, **more)
+    found = stage(label, "count", steps=steps, step_s=step_s, usd_per_node_hour=PRICE, **more)
     execution = dataclasses.replace(found.execution, checkpoint_every_steps=every)
     return dataclasses.replace(found, execution=execution)
 
@@ -110,15 +112,16 @@ def test_what_would_overrun_stops_at_a_checkpoint_and_goes_on_when_the_budget_is
 
 
 def test_of_stages_that_run_at_once_each_overshoots_less_than_its_interval(store: Store) -> None:
-    pair = [counting(label, steps=100) for label in ("one", "two")]
+    pair = [counting(label, steps=100, step_s=0.05) for label in ("one", "two")]
     plan = plan_of(*pair, cells={"one": pair[:1], "two": pair[1:]})
 
-    result = bounded(plan, store, usd=1.0)
+    # A dollar a second for both: 3 of the 5 seconds they need.
+    result = bounded(plan, store, usd=3.0)
 
     assert set(states(result).values()) == {State.out_of_budget}
-    interval_usd = 10 * STEP_S * 0.5
-    assert spent_usd(plan, store) < 1.0 + 2 * interval_usd
-    assert all(usage.steps > 0 for planned in pair for usage in usages(store, planned))
+    interval_usd = 10 * 0.05 * 0.5
+    assert spent_usd(plan, store) < 3.0 + 2 * interval_usd
+    assert all(0 < usage.steps < 100 for planned in pair for usage in usages(store, planned))
 
 
 def test_cells_that_do_not_fit_are_not_begun(store: Store) -> None:
@@ -152,14 +155,14 @@ def test_what_failed_attempts_of_the_study_cost_counts(store: Store) -> None:
 
 
 def test_node_hours_bound_a_study_too(store: Store) -> None:
-    long = counting("long", steps=60)
+    long = counting("long", steps=200)
 
-    result = bounded(plan_of(long), store, node_hours=0.3 / 3600)
+    result = bounded(plan_of(long), store, node_hours=1 / 3600)
 
-    # Half a node: 0.6 s of the 1.2 s it needs.
+    # Half a node: 2 s of the 4 s it needs; 0.2 s to a checkpoint, and 0.4 s between two looks.
     assert states(result) == {"long": State.out_of_budget}
     (usage,) = usages(store, long)
-    assert usage.node_hours == pytest.approx(0.3 / 3600, abs=0.1 / 3600)
+    assert usage.node_hours == pytest.approx(1 / 3600, abs=0.45 / 3600)
 
 
 def test_what_has_done_nothing_yet_is_not_waited_for(store: Store) -> None:
@@ -171,6 +174,7 @@ def test_what_has_done_nothing_yet_is_not_waited_for(store: Store) -> None:
     assert states(result) == {"deaf": State.out_of_budget}
     (usage,) = usages(store, deaf)
     assert (usage.outcome, usage.failure) == (Outcome.killed, "budget")
+    assert "stopped before it had done anything" in usage.cause
     assert time.monotonic() - began < budget.PATIENCE_S / 2
 
 
@@ -197,8 +201,8 @@ def test_a_command_that_runs_heeds_a_budget_that_is_raised_meanwhile(store: Stor
 
 
 def test_without_a_budget_nothing_bounds_a_study_that_had_one(store: Store) -> None:
-    plan = plan_of(counting("one", steps=1))
-    assert states(bounded(plan, store, usd=1e-6)) != {"one": State.done}
+    plan = plan_of(counting("one", steps=100))
+    assert states(bounded(plan, store, usd=1e-6)) == {"one": State.out_of_budget}
     assert admit_study(store, plan) is None
 
     assert run(plan, store).all_done

@@ -785,7 +785,7 @@ def test_every_state_in_which_slurm_ends_a_job_has_a_cause() -> None:
 # ---------------------------------------------------------------------- the budget
 
 
-TRAIN = stage("train", "count", steps=60, step_s=0.02, usd_per_node_hour=3600)
+TRAIN = stage("train", "count", steps=200, step_s=0.02, usd_per_node_hour=3600)
 
 
 def test_a_stage_that_would_overrun_the_budget_stops_and_is_not_requeued(
@@ -793,8 +793,8 @@ def test_a_stage_that_would_overrun_the_budget_stops_and_is_not_requeued(
 ) -> None:
     monkeypatch.setattr(budget, "LOOK_S", 0.02)
     child = stage("child", after=[TRAIN])
-    # Half a dollar a second; the stage needs 0.6 dollars, besides its start.
-    plan = held_to(plan_of(TRAIN, child), usd=0.9)
+    # Half a dollar a second; the stage needs 2 dollars, besides its start.
+    plan = held_to(plan_of(TRAIN, child), usd=1.8)
     admit_study(store, plan)
     submitted(store, plan, cluster=CLUSTER)
     found = again(store, fake, TRAIN)
@@ -804,7 +804,7 @@ def test_a_stage_that_would_overrun_the_budget_stops_and_is_not_requeued(
 
     (usage,) = attempts(store, TRAIN)
     assert (usage.outcome, usage.failure) == (Outcome.interrupted, Failure.budget)
-    assert usage.cause.startswith("budget.usd=0.9 is spent: stopped at a checkpoint")
+    assert usage.cause.startswith("budget.usd=1.8 is spent: stopped at a checkpoint")
     assert usage.steps > 0
     assert fake.element(element(store, TRAIN)).restarts == 0
     assert study_status(plan, store)[child.ref].detail == "needs train"
@@ -815,7 +815,7 @@ def test_a_stage_that_would_overrun_the_budget_stops_and_is_not_requeued(
     assert again(store, fake, TRAIN).run() == EXIT_OK
 
     assert [u.first_step for u in attempts(store, TRAIN)] == [0, usage.steps]
-    assert all(len(journal(store, f"step{n}")) == 1 for n in range(1, 61))
+    assert all(len(journal(store, f"step{n}")) == 1 for n in range(1, 201))
 
 
 @pytest.mark.parametrize(

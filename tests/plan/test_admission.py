@@ -202,5 +202,5 @@ def test_what_was_spent_is_set_against_the_bound() -> None:
         "node-hours left"
     )
     assert spent_text(Budget(micro_usd=1_000_000), Amount(micro_usd=1_020_000)) == (
-        "budget.usd=1: $1.02 spent, $0.02 over"
+        "budget.usd=1: $1.02 spent, $0.0200 over"
     )

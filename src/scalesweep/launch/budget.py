@@ -15,6 +15,8 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import statistics
+import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,11 +30,13 @@ from scalesweep.plan.spending import Spending, held_for, judge_micro_usd, study_
 from scalesweep.records import SCHEMA, Execution, StageKind, StageRef, check_schema
 from scalesweep.rundir import ABSENT, AttemptDir, Store, read_json, write_json
 from scalesweep.tracking import metric_names as names
-from scalesweep.tracking.metric_rows import last_row
+from scalesweep.tracking.metric_rows import newest_rows
 
 LOOK_S = 2.0
 """Between two looks when the budget is nearly spent; rank zero writes its account as often."""
 SELDOM_S = 120.0
+LARGEST_SHARE = 0.1
+"""Of a supervisor's time for looking."""
 PATIENCE_S = 20.0
 """The least time for a stage to stop in; then it is killed and goes on from an older checkpoint."""
 NO_BUDGET_S = 60.0
@@ -150,17 +154,20 @@ def admitted_part(plan: Plan, admission: Admission | None) -> Plan:
 
 
 def to_checkpoint_s(attempt: AttemptDir, execution: Execution) -> float | None:
-    """Seconds of work between two checkpoints of an attempt, or to its end where that is nearer.
+    """Seconds of work from now to an attempt's next checkpoint, or to its end if that is nearer.
 
-    0 for what keeps its work as it goes (answers, replies); None before the first sample.
+    By the median of its newest steps. 0 for what keeps its work as it goes (answers, replies); None
+    before the first sample.
     """
-    row = last_row(attempt.metrics)
-    if names.PROGRESS_DONE not in row:
+    rows = [row for row in newest_rows(attempt.metrics) if names.PROGRESS_DONE in row]
+    if not rows:
         return None
-    if names.STEP_SECONDS not in row:
+    steps = [float(row[names.STEP_SECONDS]) for row in rows if names.STEP_SECONDS in row]
+    if not steps:
         return 0.0
-    left = int(row[names.PROGRESS_TOTAL]) - int(row[names.PROGRESS_DONE])
-    return float(row[names.STEP_SECONDS]) * min(execution.checkpoint_every_steps, max(0, left))
+    done, total = int(rows[0][names.PROGRESS_DONE]), int(rows[0][names.PROGRESS_TOTAL])
+    every = execution.checkpoint_every_steps
+    return statistics.median(steps) * min(every - done % every, max(0, total - done))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,11 +186,14 @@ class Guard:
 
     store: Store
     study: str
-    ahead_s: float = 0.0
-    """Until the caller looks again and what it asks for is heard: all that runs goes on so long."""
+    tick_s: float = 0.0
+    """How often the caller asks whether to stop."""
+    account_age_s: float = 0.0
+    """How old what others wrote of what runs may be."""
     held_to: StudyBudget | None = field(init=False, default=None)
     _spending: Spending | None = field(init=False, default=None)
     _seen: object = None
+    _look_took_s: float = 0.0
     _judges: dict[StageRef, int] = field(default_factory=dict)
 
     def look(self, running: Collection[Running] = ()) -> Amount:
@@ -191,11 +201,19 @@ class Guard:
 
         running: what the caller runs itself.
         """
+        began = time.monotonic()
         self._read()
         if self._spending is None:
             return NOTHING
         self._spending.look()
+        self._look_took_s = time.monotonic() - began
         return self.spent(running, anew=True)
+
+    def has_changed(self) -> bool:
+        """Whether the bound is another than at the last look; one call of stat."""
+        with contextlib.suppress(OSError):
+            return _mark(budget_file(self.store, self.study)) != self._seen
+        return False
 
     def look_at(self, ref: StageRef) -> None:
         """Read what one stage has spent, of which an attempt has just ended."""
@@ -216,7 +234,7 @@ class Guard:
         return found
 
     def next_look_s(self, spent: Amount) -> float:
-        """Seconds after which the budget could be spent, at least LOOK_S."""
+        """Seconds after which the budget could be spent, at least the least between two looks."""
         if self.held_to is None:
             return NO_BUDGET_S
         left, rate = self.held_to.budget.left(spent), self.held_to.per_hour
@@ -225,7 +243,13 @@ class Guard:
             waits.append(left.micro_usd / rate.micro_usd * 3600)
         if self.held_to.budget.node_ms is not None and rate.node_ms:
             waits.append(left.node_ms / rate.node_ms * 3600)
-        return max(LOOK_S, min(waits) * random.uniform(0.8, 1.0))  # not all at the same moment
+        # Not all at the same moment.
+        return max(self._least_wait_s, min(waits) * random.uniform(0.8, 1.0))
+
+    @property
+    def _least_wait_s(self) -> float:
+        """A slow file system is not kept busy with it."""
+        return max(LOOK_S, self._look_took_s / LARGEST_SHARE)
 
     def refuses(self, ref: StageRef, execution: Execution, spent: Amount) -> str:
         """Why a stage must not begin now; empty where it may."""
@@ -246,6 +270,12 @@ class Guard:
             return False
         budget = self.held_to.budget
         seconds = to_checkpoint_s(one.attempt, one.execution) or 0.0
+        wait_s = self.tick_s
+        if self.account_age_s:  # the caller asks only when it has looked
+            wait_s = max(wait_s, self._least_wait_s)
+        # All that runs goes on until then; what others run is known by its number only.
+        others = max(0, self._spending.num_running - 1 if self._spending is not None else 0)
+        seconds += wait_s + others * (wait_s + self.account_age_s)
         return budget.is_spent(spent) or not budget.holds(spent + held_for(one.execution, seconds))
 
     def has_begun(self, one: Running) -> bool:
@@ -263,12 +293,13 @@ class Guard:
         """What was spent of how much; empty where nothing bounds it."""
         return "" if self.held_to is None else spent_text(self.held_to.budget, spent)
 
-    def cause(self) -> str:
-        """Of a stage that was stopped, for people."""
+    def cause(self, one: Running) -> str:
+        """Why an attempt was stopped, for people."""
         assert self.held_to is not None
+        where = "at a checkpoint" if self.has_begun(one) else "before it had done anything"
         return (
-            f"{self.held_to.budget} is spent: stopped at a checkpoint; it goes on when the line is "
-            "typed again with more"
+            f"{self.held_to.budget} is spent: stopped {where}; it goes on when the line is typed "
+            "again with more"
         )
 
     def _read(self) -> None:

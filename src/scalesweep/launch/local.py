@@ -169,7 +169,7 @@ class Scheduler:
     def __post_init__(self) -> None:
         self.runs = {stage.spec.ref: StageRun(planned=stage) for stage in self.plan.stages}
         self._priority = priorities(self.plan)
-        self._guard = Guard(store=self.store, study=self.plan.study, ahead_s=2 * TICK_S)
+        self._guard = Guard(store=self.store, study=self.plan.study, tick_s=2 * TICK_S)
 
     def run(self) -> StudyResult:
         """Run until nothing is left that can run, or a signal asks to stop.
@@ -376,10 +376,8 @@ class Scheduler:
     def _hold_to_budget(self) -> None:
         """Ask what would overrun to stop at a checkpoint; kill what does not stop."""
         own, now = self._own(), time.monotonic()
-        if now >= self._next_budget_look:
-            spent = self._guard.look(own)
-            took = time.monotonic() - now
-            self._next_budget_look = now + max(self._guard.next_look_s(spent), 20 * took)
+        if now >= self._next_budget_look or self._guard.has_changed():
+            self._next_budget_look = now + self._guard.next_look_s(self._guard.look(own))
         spent = self._guard.spent(own)
         for one in own:
             run = self.runs[one.ref]
@@ -388,7 +386,7 @@ class Scheduler:
                 if not self._guard.must_stop(one, spent):
                     continue
                 run.asked_at = now
-                run.running.stop_for_budget(self._guard.cause())
+                run.running.stop_for_budget(self._guard.cause(one))
             if now - run.asked_at > self._guard.patience_s(one):
                 run.running.kill("asked to stop for the budget, it did not in time")
             elif not self._guard.has_begun(one):

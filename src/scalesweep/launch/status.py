@@ -51,7 +51,7 @@ def study_status(
     for stage in plan.stages:
         status = _status(stage, store, found, digests)
         place = places.get(stage.spec.ref)
-        if status.state == "waiting" and (why := _left_out(stage, place, store, held_to)):
+        if status.state in BEFORE_BEGIN and (why := _left_out(stage, place, store, held_to)):
             status = replace(status, state="left out", detail=why)
         if place is not None and status.state != "done":
             status = _with_queue(status, place, stage, view.problem if view else "")
@@ -187,6 +187,8 @@ ENDS = {
 
 BROKEN = ("failed", "blocked")
 UNPAID = ("out of budget", "left out")
+BEFORE_BEGIN = ("waiting", "interrupted", "killed")
+"""States of a stage that no attempt is at."""
 
 
 def _open_state(attempts: list[AttemptDir]) -> tuple[str, str, str]:

@@ -48,7 +48,14 @@ from scalesweep.launch.failures import (
 )
 from scalesweep.launch.jobs import JobDir, StageJob, StageJobs, Submission
 from scalesweep.launch.publish import publish, set_aside, verdict
-from scalesweep.launch.rank import EXIT_DONE, EXIT_INTERRUPTED, EXIT_OVERTAKEN, RankTask, done_file
+from scalesweep.launch.rank import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_OVERTAKEN,
+    USAGE_INTERVAL_S,
+    RankTask,
+    done_file,
+)
 from scalesweep.launch.slurm_rank import write_task
 from scalesweep.launch.srun import Step
 from scalesweep.plan.spending import held
@@ -159,10 +166,14 @@ class Supervisor:
     _waiting_since: float = field(default_factory=time.monotonic)
     _guard: Guard = field(init=False)
     _next_budget_look: float = 0.0
+    _why_stopped: str = ""
 
     def __post_init__(self) -> None:
         self._guard = Guard(
-            store=self.store, study=self.submission.study, ahead_s=2 * BUDGET_LOOK_S
+            store=self.store,
+            study=self.submission.study,
+            tick_s=BUDGET_LOOK_S,
+            account_age_s=USAGE_INTERVAL_S,
         )
 
     def run(self) -> int:
@@ -246,7 +257,7 @@ class Supervisor:
 
         Looks when it is time to; never fails, since what cannot be read now may be read later.
         """
-        if time.monotonic() < self._next_budget_look:
+        if time.monotonic() < self._next_budget_look and not self._guard.has_changed():
             return None
         one = Running(
             ref=self.spec.ref,
@@ -254,14 +265,13 @@ class Supervisor:
             execution=execution,
             cost=held(self._spent(execution)),
         )
-        began, wait_s, overruns = time.monotonic(), BUDGET_LOOK_S, False
+        wait_s, overruns = BUDGET_LOOK_S, False
         try:
             spent = self._guard.look([one])
             overruns, wait_s = self._guard.must_stop(one, spent), self._guard.next_look_s(spent)
         except (OSError, StoreError, KeyError, TypeError, ValueError) as error:
             say(f"the budget cannot be read: {error}")
-        took = time.monotonic() - began
-        self._next_budget_look = time.monotonic() + max(wait_s, 20 * took)
+        self._next_budget_look = time.monotonic() + wait_s
         return one if overruns else None
 
     def _overtaken(self) -> int | None:
@@ -338,13 +348,14 @@ class Supervisor:
                 step.ask_to_stop()
             if asked is None and (one := self._overruns(attempt, execution)) is not None:
                 asked = Failure.budget
-                say(f"{self._guard.cause()}; ranks are told")
+                self._why_stopped = self._guard.cause(one)
+                say(f"{self._why_stopped}; ranks are told")
                 step.ask_to_stop()
                 kill_at = time.monotonic() + self._guard.patience_s(one)
                 if not self._guard.has_begun(one):
                     kill_at = time.monotonic()
             if time.monotonic() >= kill_at:
-                say("they are killed: no work is lost that a checkpoint could keep in time")
+                say("they are killed: they did not stop, or had done nothing that could be kept")
                 kill_at = math.inf
                 step.end()
             if attempt.following().path.exists():
@@ -396,7 +407,7 @@ class Supervisor:
         )
         cause = CAUSES.get(failure, "") if failure not in TELLING else ""
         if failure is Failure.budget:
-            cause = self._guard.cause()
+            cause = self._why_stopped
         cause = cause or _cause(errors, step)
         outcome = Outcome.interrupted if code == EXIT_INTERRUPTED else Outcome.killed
         if failure in FAILED:

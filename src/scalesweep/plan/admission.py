@@ -100,9 +100,9 @@ class Budget:
     def __str__(self) -> str:
         bounds = []
         if self.micro_usd is not None:
-            bounds.append(f"budget.usd={self.micro_usd / 1e6:g}")
+            bounds.append(f"budget.usd={self.micro_usd / 1e6:.10g}")
         if self.node_ms is not None:
-            bounds.append(f"budget.node_hours={self.node_ms / 3.6e6:g}")
+            bounds.append(f"budget.node_hours={self.node_ms / 3.6e6:.10g}")
         return " ".join(bounds)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,9 @@ def study_admission(plan: Plan, store: Store, spending: Spending | None = None) 
 
 def usd_text(usd: float) -> str:
     """$12,345.67, and three digits of what is below ten cents."""
-    return f"${usd:,.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.3g}"
+    if usd >= 0.1 or usd <= 0:
+        return f"${usd:,.2f}"
+    return f"${usd:.{2 - math.floor(math.log10(usd))}f}"
 
 
 def amount_text(budget: Budget, amount: Amount) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,22 @@ def first_row(file: Path) -> dict[str, Any]:
 
 def last_row(file: Path) -> dict[str, Any]:
     """The newest whole row; empty where there is none."""
+    return next(newest_rows(file), {})
+
+
+def newest_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Some whole rows, the newest first; how many depends on their length."""
     try:
         with file.open("rb") as handle:
             size = handle.seek(0, 2)
-            handle.seek(max(0, size - _MOST_BYTES))
+            begin = max(0, size - _MOST_BYTES)
+            handle.seek(begin)
             lines = handle.read().splitlines(keepends=True)
     except OSError:
-        return {}
-    return _first_whole(reversed(lines))
+        return
+    for line in reversed(lines[1:] if begin else lines):  # the first may have been cut
+        if row := _first_whole([line]):
+            yield row
 
 
 def startup_s(first: Mapping[str, Any], *, started_at: float, wall_s: float) -> float:
