@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from scalesweep import study_sync
 from scalesweep.cli import run
 from scalesweep.launch import leases
 from scalesweep.launch.local import commands_folder
+from scalesweep.launch.queue import QueueView
 from scalesweep.plan.graph import Plan
 from scalesweep.rundir import write_json
-from scalesweep.study_sync import Wanted, follow
+from scalesweep.study_sync import GAP_S, Wanted, follow
 from tests.report.synthetic import Point, SyntheticStudy, build_study
 
 
@@ -69,16 +71,46 @@ def test_live_goes_on_through_an_outage_and_ends_one_round_after_the_study(
     wanted = Wanted(live=True, every_s=7.0)
     status = follow(study.store, "quickstart", wanted, one_round=rounds, sleep=sleep)
 
-    assert (status, rounds.num_done, slept) == (0, 3, [7.0, 7.0])
+    assert (status, rounds.num_done) == (0, 3)
+    assert slept == [7.0, 7.0, GAP_S]
 
 
 def test_live_ends_at_once_where_nothing_goes_on(study: SyntheticStudy) -> None:
     rounds = Rounds(0)
 
     wanted = Wanted(live=True)
-    status = follow(study.store, "quickstart", wanted, one_round=rounds, sleep=never)
+    slept: list[float] = []
+    status = follow(study.store, "quickstart", wanted, one_round=rounds, sleep=slept.append)
 
-    assert (status, rounds.num_done) == (0, 1)
+    assert (status, rounds.num_done, slept) == (0, 1, [GAP_S])
+
+
+def test_live_goes_on_over_the_gap_between_two_stages(study: SyntheticStudy) -> None:
+    rounds = Rounds(0, 0)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 1:
+            work_on(study)  # the next stage begins within the gap
+        elif len(slept) == 2:
+            (commands_folder(study.store, "quickstart") / "x.json").unlink()
+
+    wanted = Wanted(live=True, every_s=7.0)
+    status = follow(study.store, "quickstart", wanted, one_round=rounds, sleep=sleep)
+
+    assert (status, rounds.num_done, slept) == (0, 2, [GAP_S, 7.0, GAP_S])
+
+
+@pytest.mark.parametrize(("state", "going"), [("missing", True), ("done", False)])
+def test_a_queue_that_cannot_be_seen_may_hold_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, going: bool
+) -> None:
+    study = build_study(tmp_path, [Point(score=0.5, state=state)], num_questions=8)
+    unseen = QueueView(places={}, problem="squeue: connection refused")
+    monkeypatch.setattr(study_sync, "look", lambda *_: unseen)
+
+    assert study_sync.is_going(study.plan, study.store) is going
 
 
 def test_a_refusal_ends_it(study: SyntheticStudy) -> None:

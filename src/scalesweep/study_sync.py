@@ -6,6 +6,7 @@ of it.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import subprocess
 import sys
@@ -25,6 +26,9 @@ from scalesweep.report.command import load_plan
 from scalesweep.rundir import Store
 
 DONE, LEFT = 0, 1
+GAP_S = 15.0
+"""Within which a stage begins once its inputs are there; a judge stage, by `watch`."""
+_CLEAN_UP_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,20 +74,30 @@ def follow(
     """Rounds until one was made of all that the study left; without --live, one."""
     while True:
         plan = load_plan(store, study)
-        goes_on = wanted.live and is_going(plan, store)  # before: the last round has the end
+        # Before the round, so that the last one has the end.
+        goes_on = wanted.live and (is_going(plan, store) or _is_between(plan, store, sleep))
         status = one_round(plan)
         if not goes_on or status not in (DONE, LEFT):
             return status
         sleep(wanted.every_s)
 
 
+def _is_between(plan: Plan, store: Store, sleep: Callable[[float], None]) -> bool:
+    """Nobody worked on it just now, and a moment later somebody does: between two stages."""
+    sleep(GAP_S)
+    return is_going(plan, store)
+
+
 def is_going(plan: Plan, store: Store) -> bool:
-    """Somebody works on the study, or a job of it waits in a queue."""
+    """Somebody works on the study, or a job of it waits in a queue, as far as can be seen."""
     owners = [leases.read_owner(p) for p in commands_folder(store, plan.study).glob("*.json")]
     if any(owner is not None and leases.is_alive(owner) is not False for owner in owners):
         return True
-    status = study_status(plan, store, look(plan, store))
-    return any(stage.state in GOING for stage in status.values())
+    view = look(plan, store)
+    states = {stage.state for stage in study_status(plan, store, view).values()}
+    if view.problem:  # Slurm does not answer now: its jobs may go on
+        return states != {"done"}
+    return not states.isdisjoint(GOING)
 
 
 def _round(store: Store, plan: Plan, wanted: Wanted) -> int:
@@ -93,9 +107,13 @@ def _round(store: Store, plan: Plan, wanted: Wanted) -> int:
     words += ["--entity", entity] if entity else []
     command = "scalesweep.tracking.sync_command"
     sys.stdout.flush()
-    return subprocess.run(
-        [sys.executable, "-m", command, str(store.root), plan.study, *words], check=False
-    ).returncode
+    process = subprocess.Popen([sys.executable, "-m", command, str(store.root), plan.study, *words])
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # it got it too, and ends the upload that it began
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_CLEAN_UP_S)
+        raise
 
 
 def dashboard(
