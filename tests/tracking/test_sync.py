@@ -122,6 +122,7 @@ def test_a_study_arrives_whole_and_nothing_private_with_it(
     for private in ("planted", str(tmp_path), str(Path.home()), socket.gethostname(), KEY):
         assert private.encode() not in received, private
 
+    assert not (tmp_path / "wandb").exists()  # wandb leaves logs where it is started
     num_requests = len(server.raw)
     again = run_sync(study, server)
 

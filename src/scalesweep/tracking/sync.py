@@ -78,7 +78,8 @@ class Syncing:
             try:
                 server = server or connect()
                 ready = [path for path in todo if path not in unclear]
-                problem = upload(ready, stall_s=self.stall_s, lock=lock) if ready else ""
+                if ready:
+                    problem = upload(ready, server=server.address, stall_s=self.stall_s, lock=lock)
                 num_sent, warnings = self._check(server, ready)
             except ServerDown as error:
                 return _left([p for p in todo if not is_uploaded(p)], str(error))

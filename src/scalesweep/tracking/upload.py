@@ -24,19 +24,25 @@ _NOT_HERE = ("WANDB_MODE", "WANDB_DIR", "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_S
 """Of the environment: about runs that somebody logs, not about uploading."""
 
 
-def upload(folders: Sequence[Path], *, stall_s: float, lock: int) -> str:
+def upload(folders: Sequence[Path], *, server: str, stall_s: float, lock: int) -> str:
     """Sends run directories; why some were not sent, empty where all were.
 
+    server: its address.
     stall_s: it is given up when no further directory was sent for so long.
     lock: file number that `wandb sync` keeps open, should this process be killed before it.
     """
     for folder in folders:
         mark_begun(folder)
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_HERE}
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+    environment["WANDB_BASE_URL"] = server
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
+        tempfile.TemporaryDirectory() as scratch,  # it leaves logs where it is started
+    ):
         # A group of its own: wandb's background process is in it.
         process = subprocess.Popen(
             [sys.executable, "-m", "wandb", "sync", "--yes", *map(str, folders)],
+            cwd=scratch,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=said,

@@ -41,6 +41,11 @@ class Server:
     """Of whoever is logged in: where runs without an entity go."""
 
     @property
+    def address(self) -> str:
+        """Where its interface is."""
+        return str(self.api.settings["base_url"])
+
+    @property
     def url(self) -> str:
         """Of its pages."""
         return str(self.api._service_api.app_url).rstrip("/")
