@@ -64,3 +64,4 @@ def test_every_amount_and_every_sum_is_a_neighbour_of_the_exact_one(
                 shown_sums[key] += found[column]
     for key, exact in exact_sums.items():
         assert abs(shown_sums[key] * unit - exact) < unit, key
+    assert 2 * abs(shown_sums["all"] * unit - exact_sums["all"]) <= unit

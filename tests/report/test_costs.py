@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalesweep.cost_model.cost import Cost, largest_remainder, share_costs, total
+from scalesweep.cost_model.cost import Cost, in_units, largest_remainder, share_costs, total
 from scalesweep.plan.graph import Cell
 from scalesweep.records import Execution, Outcome, StageKind, StageRef, Usage
 from scalesweep.report.costs import JudgePay, StageCost, cell_costs, held, stage_cost
@@ -201,6 +201,15 @@ def test_largest_remainder_moves_nothing_by_one_or_more(values: list[Fraction]) 
 
     assert sum(whole) == sum(values)
     assert all(abs(a - b) < 1 for a, b in zip(whole, values, strict=True))
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=20), st.integers(1, 999))
+def test_amounts_in_larger_units_add_up_to_the_nearest_sum(amounts: list[int], unit: int) -> None:
+    shown = in_units(amounts, unit)
+
+    assert all(abs(a * unit - b) < unit for a, b in zip(shown, amounts, strict=True))
+    assert 2 * abs(sum(shown) * unit - sum(amounts)) <= unit
 
 
 @settings(deadline=None, max_examples=60)  # machines are busy

@@ -19,10 +19,12 @@ from scalesweep.report.collect import StudyResults, collect
 from scalesweep.report.costs import JudgePay, StageCost
 from scalesweep.report.html import render_html
 from scalesweep.report.ledger import LedgerRow
+from scalesweep.report.render_json import report_json
 from scalesweep.report.render_ledger import render, tables
 from scalesweep.report.render_markdown import render_markdown
 from scalesweep.report.study_report import StudyReport, build_report
 from scalesweep.report.table import Table
+from scalesweep.report.tables import kinds_table
 from scalesweep.rundir import read_json, write_json
 from tests.report.synthetic import Point, SyntheticStudy, add_attempt, build_study, publish
 
@@ -145,11 +147,17 @@ def test_costs_of_a_running_attempt_are_so_far(study: SyntheticStudy) -> None:
     report = report_of(study)
 
     found = json.loads(render(report, "json"))
-    attempts, _ = tables(report)
+    attempts, payers = tables(report)
 
     assert found["is_so_far"] is True
     assert [row["is_so_far"] for row in found["rows"] if row["kind"] == "tune"] == [False, True]
-    assert [text for text in column(attempts, "all $") if "≥" in text] == ["≥5.00"]
+    assert [text for text in column(attempts, "all $") if "≥" in text] == ["≥5.00", "≥13.25"]
+    assert column(payers, "all $") == ["5.00", "≥8.25", "≥13.25"]
+    (cell,) = report.results.cells
+    assert cell.costs_are_whole is False
+    kinds = kinds_table(report)
+    assert [text for text in column(kinds, "$") if "≥" in text] == ["≥10.000000", "≥12.500548"]
+    assert report_json(report)["costs"]["is_so_far"] is True
     assert any("1 attempt still runs" in note for note in attempts.notes)
     assert any("1 attempt still runs" in note for note in found["notes"])
 

@@ -75,7 +75,7 @@ def share_costs(
     for unit in ("device_ms", "node_ms", "micro_usd"):
         amounts = {ref: getattr(stages[ref], unit) * weights[ref] for ref in needed_by}
         exact = [sum(amounts[ref] for ref in refs) for refs in needs.values()]
-        units.append(_rounded(exact, parts))
+        units.append(in_units(exact, parts))
     return {
         name: Cost(device_ms=device_ms, node_ms=node_ms, micro_usd=micro_usd)
         for name, device_ms, node_ms, micro_usd in zip(needs, *units, strict=True)
@@ -85,13 +85,14 @@ def share_costs(
 def largest_remainder(exact: Sequence[Fraction]) -> list[int]:
     """Whole numbers next to the exact ones, with the same sum (which must be whole)."""
     parts = math.lcm(*(value.denominator for value in exact))
-    return _rounded([value.numerator * (parts // value.denominator) for value in exact], parts)
+    return in_units([value.numerator * (parts // value.denominator) for value in exact], parts)
 
 
-def _rounded(exact: Sequence[int], parts: int) -> list[int]:
-    """The same of amounts that are counted in so many parts of a unit."""
+def in_units(exact: Sequence[int], parts: int) -> list[int]:
+    """The same of amounts that are counted in so many parts of a unit; their sum need not be
+    whole, and becomes the nearest that is."""
     whole = [amount // parts for amount in exact]
-    missing = sum(exact) // parts - sum(whole)
+    missing = (2 * sum(exact) + parts) // (2 * parts) - sum(whole)
     by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] * parts - exact[i], i))
     for i in by_remainder[:missing]:
         whole[i] += 1

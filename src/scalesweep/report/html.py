@@ -147,7 +147,7 @@ def _tiles(report: StudyReport) -> list[Markup]:
     if report.has_prices:
         tiles.append(
             _tile(
-                "all of it cost",
+                "cost so far" if any(r.is_running for r in results.ledger) else "all of it cost",
                 fmt.usd(cost.usd),
                 f"{cost.node_hours:.2g} node-hours"
                 + (", example price" if example else "")

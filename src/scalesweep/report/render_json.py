@@ -61,6 +61,7 @@ def report_json(report: StudyReport) -> dict[str, Any]:
         "findings": [_finding(judged) for judged in report.findings],
         "costs": {
             **_stage_cost(results.total),
+            "is_so_far": any(row.is_running for row in results.ledger),
             **_account(results.account),
             **({} if results.judging is None else {"judging": _judge_pay(results.judging)}),
             "paid_by": {name: _stage_cost(cost) for name, cost in results.paid_by.items()},

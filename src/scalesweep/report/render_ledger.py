@@ -114,6 +114,7 @@ def ledger_table(report: StudyReport, shown: ShownLedger, *, is_narrow: bool = F
             )
         )
     whole = shown.total
+    sign = "≥" if any(row.is_running for row in shown.rows) else ""
     rows.append(
         tuple(
             Entry(text=text, tone="best")
@@ -124,7 +125,7 @@ def ledger_table(report: StudyReport, shown: ShownLedger, *, is_narrow: bool = F
                 "",
                 *([shown.device_hours[-1]] * (not is_narrow)),
                 *([shown.node_hours[-1]] * shown.has_prices),
-                shown.measure.text(sum(whole.values())),
+                sign + shown.measure.text(sum(whole.values())),
                 *(shown.measure.text(whole[part]) for part in parts),
                 *([""] * has_payers),
             )
@@ -181,23 +182,21 @@ def _amount(shown: ShownLedger, units: int, *, of: LedgerRow, part: Part | None 
 def payers_table(report: StudyReport, shown: ShownLedger) -> Table:
     """Totals by who paid, and by what for."""
     unit = "$" if shown.has_prices else "h"
+    running = {row.payer for row in shown.rows if row.is_running}
     rows = [
         (
             Entry(text=_payer_title(report, payer)),
             *(_sum(shown, paid[part]) for part in shown.parts),
-            _sum(shown, sum(paid.values())),
+            _sum(shown, sum(paid.values()), is_so_far=payer in running),
         )
         for payer, paid in shown.by_payer.items()
     ]
     whole = shown.total
     rows.append(
-        tuple(
-            Entry(text=text, tone="best")
-            for text in (
-                "all",
-                *(shown.measure.text(whole[part]) for part in shown.parts),
-                shown.measure.text(sum(whole.values())),
-            )
+        (
+            Entry(text="all", tone="best"),
+            *(_sum(shown, whole[part], tone="best") for part in shown.parts),
+            _sum(shown, sum(whole.values()), is_so_far=bool(running), tone="best"),
         )
     )
     return Table(
@@ -219,9 +218,14 @@ def _payer_title(report: StudyReport, payer: str) -> str:
     return f"{payer} (reused)" if payer else "not told apart"
 
 
-def _sum(shown: ShownLedger, units: int) -> Entry:
+def _sum(
+    shown: ShownLedger, units: int, *, is_so_far: bool = False, tone: str | None = None
+) -> Entry:
+    text = shown.measure.text(units) if units or tone else "0"
     return Entry(
-        text=shown.measure.text(units) if units else "0", sort=units, tone="" if units else "faint"
+        text=f"≥{text}" if is_so_far else text,
+        sort=units,
+        tone=tone if tone is not None else "" if units else "faint",
     )
 
 

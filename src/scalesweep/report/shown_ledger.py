@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from scalesweep.cost_model.cost import Cost
+from scalesweep.cost_model.cost import Cost, in_units
 from scalesweep.cost_model.rounding import Row, rounded
 from scalesweep.report import formatting as fmt
 from scalesweep.report.ledger import LedgerRow, Part
@@ -110,10 +110,5 @@ class ShownLedger:
 def hours(milliseconds: Sequence[int]) -> list[str]:
     """As texts that add up to the last one, their total."""
     measure = measure_of(sum(milliseconds), per_one=MS_PER_HOUR, most=5)
-    shown = _units(milliseconds, unit=measure.unit)
+    shown = in_units(milliseconds, measure.unit)
     return [measure.text(value) for value in (*shown, sum(shown))]
-
-
-def _units(values: Iterable[int], *, unit: int) -> list[int]:
-    rows = [Row(group="", amounts={"": value}) for value in values]
-    return [row[""] for row in rounded(rows, unit=unit)]

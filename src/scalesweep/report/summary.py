@@ -272,7 +272,7 @@ def payer_notes(report: StudyReport) -> list[str]:
     if unknown is not None:
         notes.append(
             f"Not told apart: {shown(unknown)} of attempts from before it was written down which "
-            "study paid, or of jobs' runs without an attempt."
+            "study paid."
         )
     if results.other_studies:
         others = ", ".join(f"{n} with {name}" for name, n in results.other_studies.items())

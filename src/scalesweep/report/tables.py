@@ -371,7 +371,10 @@ def kinds_table(report: StudyReport, *, is_narrow: bool = False) -> Table:
         for cost in results.cost_by_kind.values()
     )
     rows = []
+    running = {row.stage.kind for row in results.ledger if row.is_running}
     for kind, cost in [*results.cost_by_kind.items(), (None, results.total)]:
+        is_so_far = kind in running or (kind is None and bool(running))
+        dollars = fmt.number(cost.total.usd, decimals=decimals)
         stages = [s for s in results.stages.values() if kind is None or s.kind is kind]
         rows.append(
             (
@@ -386,7 +389,7 @@ def kinds_table(report: StudyReport, *, is_narrow: bool = False) -> Table:
                     text=fmt.number(cost.total.node_hours, decimals=4),
                     sort=cost.total.node_hours,
                 ),
-                Entry(text=fmt.number(cost.total.usd, decimals=decimals), sort=cost.total.usd),
+                Entry(text=f"≥{dollars}" if is_so_far else dollars, sort=cost.total.usd),
                 *([_judges_entry(report, kind, decimals=decimals)] if has_judges else []),
             )
         )
