@@ -20,6 +20,7 @@ from scalesweep.launch.local import Scheduler, StudyResult, announce
 from scalesweep.plan.graph import Plan
 from scalesweep.rundir import Store, read_json
 from tests.config.composing import cell
+from tests.launch.test_budget import held_to
 from tests.plan.test_weights import FROM_HUB
 from tests.report.synthetic import QUICKSTART, SyntheticStudy, build_study
 
@@ -43,6 +44,21 @@ def test_a_study_of_which_all_is_done_is_reported_without_an_attempt(
     assert outcome.exit_status == 0
     assert "all 14 stages were done; 0 new attempts" in said
     assert f"report: {study.store.study('quick') / 'report.html'}" in said
+
+
+def test_a_line_without_a_budget_says_that_it_lifts_the_one_before(
+    study: SyntheticStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_run.run_plan(held_to(study.plan, usd=5.0), study.store, CONFIG)
+    said = capsys.readouterr().out
+    assert "budget.usd=5 (cheapest cells first): $" in said
+    assert "budget.usd=5: $" in said.splitlines()[-2]
+
+    study_run.run_plan(study.plan, study.store, CONFIG)
+
+    said = capsys.readouterr().out
+    assert "budget.usd=5 held before; this line names no budget" in said
+    assert not (study.store.study("quick") / "budget.json").exists()
 
 
 def test_the_report_is_about_the_cells_that_were_run(

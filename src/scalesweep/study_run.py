@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import resource
 import subprocess
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalesweep.config.run import RunConfig
-from scalesweep.errors import PlanError, ScaleSweepError
+from scalesweep.errors import PlanError, ScaleSweepError, StoreError
 from scalesweep.hub_access import ask_hub
 from scalesweep.launch import accounting
-from scalesweep.launch.budget import admit_study, admitted_part, budget_lines
+from scalesweep.launch.budget import admit_study, admitted_part, read_budget
+from scalesweep.launch.budget_guard import budget_lines
 from scalesweep.launch.local import Scheduler, StudyResult
 from scalesweep.launch.preamble import preamble_path
 from scalesweep.launch.progress import choose_progress
@@ -95,7 +97,7 @@ def run_plan(
             flush=True,
         )
     _say_expected(plan, before)
-    _say_admission(plan, admit_study(store, plan))
+    _admitted(plan, store)
     with choose_progress() as progress:
         result = Scheduler(
             plan=plan,
@@ -125,10 +127,18 @@ def _say_expected(plan: Plan, done: Set[StageRef]) -> None:
         print(line, flush=True)
 
 
-def _say_admission(plan: Plan, admission: Admission | None) -> None:
+def _admitted(plan: Plan, store: Store) -> Admission | None:
+    """What the budget has room for, said before anything is begun; None where there is none."""
+    before = None
+    with contextlib.suppress(StoreError):  # it is written anew
+        before = read_budget(store, plan.study)
+    admission = admit_study(store, plan)
     if admission is not None:
         for line in admission_lines(plan, admission, cell_label):
             print(line, flush=True)
+    elif before is not None:
+        print(f"{before.budget} held before; this line names no budget: there is none from now on")
+    return admission
 
 
 def plan_has_scores(plan: Plan) -> bool:
@@ -148,9 +158,8 @@ def _run_on_slurm(
     from scalesweep.study_submit import submit_study
 
     _say_expected(plan, done_stages(plan, store))
-    admission = admit_study(store, plan)
-    _say_admission(plan, admission)
-    result = submit_study(plan, store, config, admitted_part(plan, admission))
+    part = admitted_part(plan, _admitted(plan, store))
+    result = submit_study(plan, store, config, part)
     if wait:
         from scalesweep.launch.watch import Watcher
 

@@ -92,7 +92,7 @@ def predicted_table4(format_: str, output: str | None) -> int:
 
 def watch(root: Path, study: str | None) -> int:
     """Follow a study's jobs to their end; then report, and write its W&B runs."""
-    from scalesweep.launch.budget import budget_lines
+    from scalesweep.launch.budget_guard import budget_lines
     from scalesweep.launch.watch import Watcher
     from scalesweep.study_run import CELL_FAILED, DONE, finish
 

@@ -80,7 +80,7 @@ def test_a_study_at_60_percent_of_its_predicted_cost_stops_in_time_and_can_go_on
     (left_out,) = shown["budget"]["left_out"]
     (cell,) = [cell for cell in plan.cells if cell.name == left_out["cell"]]
     assert not store.stage(cell.stages["tune"]).path.exists()
-    assert "left out: 1 cells do not fit" in ended.stdout
+    assert "left out for want of room: 1 of 2 cells" in ended.stdout
     spent = study_spending(plan, store).look().usd
     assert spent <= bound + interval_usd(plan, store)
     assert f"budget.usd={bound:.10g}: $" in ended.stdout

@@ -10,14 +10,9 @@ from typing import Any
 
 import pytest
 
-from scalesweep.launch import budget
-from scalesweep.launch.budget import (
-    Guard,
-    admit_study,
-    admitted_part,
-    budget_lines,
-    read_budget,
-)
+from scalesweep.launch import budget_guard
+from scalesweep.launch.budget import admit_study, admitted_part, read_budget
+from scalesweep.launch.budget_guard import Guard, budget_lines
 from scalesweep.launch.local import State, StudyResult
 from scalesweep.launch.status import study_status
 from scalesweep.plan.admission import Amount
@@ -175,7 +170,7 @@ def test_what_has_done_nothing_yet_is_not_waited_for(store: Store) -> None:
     (usage,) = usages(store, deaf)
     assert (usage.outcome, usage.failure) == (Outcome.killed, "budget")
     assert "stopped before it had done anything" in usage.cause
-    assert time.monotonic() - began < budget.PATIENCE_S / 2
+    assert time.monotonic() - began < budget_guard.PATIENCE_S / 2
 
 
 def test_a_command_that_runs_heeds_a_budget_that_is_raised_meanwhile(store: Store) -> None:
@@ -227,8 +222,8 @@ def test_looks_come_as_often_as_the_budget_could_be_spent(store: Store) -> None:
 
     assert spent == Amount()
     assert 40 <= guard.next_look_s(spent) <= 50
-    assert guard.next_look_s(Amount(micro_usd=49_500_000)) == budget.LOOK_S
-    assert Guard(store=store, study="other").next_look_s(spent) == budget.NO_BUDGET_S
+    assert guard.next_look_s(Amount(micro_usd=49_500_000)) == budget_guard.LOOK_S
+    assert Guard(store=store, study="other").next_look_s(spent) == budget_guard.NO_BUDGET_S
 
 
 def test_dollars_of_judges_that_run_are_counted(store: Store) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from scalesweep.config.cluster import ClusterConfig, StageJobConfig
 from scalesweep.launch import leases, slurm, submit
+from scalesweep.launch.budget import admit_study, admitted_part
 from scalesweep.launch.jobs import StageJob, StageJobs, Submission, job_dir
 from scalesweep.launch.publish import prepare, publish
 from scalesweep.launch.slurm import HELD_AFTER_FAILED_LAUNCH, SlurmError
@@ -29,10 +30,13 @@ from scalesweep.launch.submit import (
 from scalesweep.plan.graph import Plan, PlannedStage
 from scalesweep.records import Execution, Measured, Outcome, SlurmRun, StageKind, Usage
 from scalesweep.rundir import AttemptDir, StageDir, Store, write_json
+from scalesweep.study_submit import submitted_lines
 from tests.fakes.plans import plan_of, stage
 from tests.fakes.processes import wait_for
 from tests.fakes.slurm import AWAY, FakeSlurm
+from tests.launch.test_budget import held_to
 from tests.launch.test_leases import dead_owner
+from tests.plan.test_admission import priced
 
 DATA = stage("data", kind=StageKind.data)
 LEFT = stage("left", after=[DATA])
@@ -696,3 +700,24 @@ def test_commands_at_once_submit_each_stage_once(store: Store, fake: FakeSlurm) 
     names = elements(store)
     assert waits_for(fake)[names["join"]] == {names["left"], names["right"]}
     assert waits_for(fake)[names["left"]] == {names["data"]}
+
+
+def test_only_what_a_budget_has_room_for_is_submitted(store: Store, fake: FakeSlurm) -> None:
+    cheap, dear = priced(stage("cheap", after=[DATA]), 2), priced(stage("dear", after=[DATA]), 3)
+    plan = held_to(
+        plan_of(DATA, cheap, dear, cells={"cheap": [DATA, cheap], "dear": [DATA, dear]}), usd=4.0
+    )
+
+    part = admitted_part(plan, admit_study(store, plan))
+    submitted(store, part)
+
+    assert {ref.key for ref in submission(store, cheap).elements.values()} == {cheap.ref.key}
+    assert StageJobs(store.stage(dear.ref)).newest() is None
+    assert submitted_lines(plan, Submitted(), num_left_out=1)[1] == (
+        "1 stages are left out: the budget has no room for their cells"
+    )
+    more = held_to(plan, usd=6.0)
+    assert admitted_part(more, admit_study(store, more)) == more
+    submitted(store, more)
+    assert StageJobs(store.stage(dear.ref)).newest() is not None
+    assert len(fake.calls("sbatch")) == 3

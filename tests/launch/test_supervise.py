@@ -18,7 +18,7 @@ import pytest
 
 from scalesweep.config.cluster import ClusterConfig
 from scalesweep.errors import StoreError
-from scalesweep.launch import budget, leases, supervise
+from scalesweep.launch import budget_guard, leases, supervise
 from scalesweep.launch.budget import admit_study
 from scalesweep.launch.failures import Failure
 from scalesweep.launch.jobs import job_dir
@@ -791,7 +791,7 @@ TRAIN = stage("train", "count", steps=200, step_s=0.02, usd_per_node_hour=3600)
 def test_a_stage_that_would_overrun_the_budget_stops_and_is_not_requeued(
     store: Store, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "LOOK_S", 0.02)
+    monkeypatch.setattr(budget_guard, "LOOK_S", 0.02)
     child = stage("child", after=[TRAIN])
     # Half a dollar a second; the stage needs 2 dollars, besides its start.
     plan = held_to(plan_of(TRAIN, child), usd=1.8)

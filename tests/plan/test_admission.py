@@ -184,8 +184,8 @@ def test_what_would_be_left_out_is_said() -> None:
     assert admission_lines(PLAN, found, lambda cell: cell.name) == [
         "budget.usd=20 (cheapest cells first): $0.50 spent before, $9.00 reserved for 1 of 3 "
         "cells, $10.50 free",
-        "left out: 2 cells do not fit; each would add (stages that admitted cells make are not "
-        "counted)",
+        "left out for want of room: 2 of 3 cells; each would add (stages that admitted cells make "
+        "are not counted)",
         "  full  $15.00",
         "  lora  $11.00",
     ]

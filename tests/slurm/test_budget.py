@@ -86,7 +86,7 @@ def test_a_study_stops_in_time_and_goes_on_when_its_budget_is_raised(
     assert login.status()["budget"]["over"]["node_hours"] <= one_interval
     said = login.verb("status", "bounded")
     assert "budget.node_hours=" in said
-    assert "raise it and type the line again" in said
+    assert "raise it and type the line again for what was stopped" in said
 
     again = login.submit(f"budget.node_hours={10 * whole}").stdout
     login.wait_for_queue()

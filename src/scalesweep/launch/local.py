@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from scalesweep.errors import StoreError
 from scalesweep.launch import leases
 from scalesweep.launch.attempts import End, RunningAttempt
-from scalesweep.launch.budget import Guard, Running
+from scalesweep.launch.budget_guard import Guard, Running
 from scalesweep.launch.publish import prepare, set_aside, verdict
 from scalesweep.launch.workers import Workers
 from scalesweep.plan.graph import Plan, PlannedStage

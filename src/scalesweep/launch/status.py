@@ -10,7 +10,8 @@ from typing import Any
 
 from scalesweep.errors import StoreError
 from scalesweep.launch import leases
-from scalesweep.launch.budget import StudyBudget, budget_json, budget_lines, read_budget
+from scalesweep.launch.budget import StudyBudget, read_budget
+from scalesweep.launch.budget_guard import budget_json, budget_lines
 from scalesweep.launch.failures import Failure
 from scalesweep.launch.jobs import job_dir
 from scalesweep.launch.progress import seconds_text

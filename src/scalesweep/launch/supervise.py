@@ -32,8 +32,8 @@ from typing import TypeVar
 from scalesweep.errors import ScaleSweepError, StageError, StoreError
 from scalesweep.launch import leases, slurm
 from scalesweep.launch.accounts import rank_errors, with_work
-from scalesweep.launch.budget import LOOK_S as BUDGET_LOOK_S
-from scalesweep.launch.budget import Guard, Running
+from scalesweep.launch.budget_guard import LOOK_S as BUDGET_LOOK_S
+from scalesweep.launch.budget_guard import Guard, Running
 from scalesweep.launch.failures import (
     REMEDIES,
     Evidence,
@@ -245,7 +245,11 @@ class Supervisor:
 
     def _is_left_out(self) -> bool:
         """Whether the budget forbids to begin; what waits for the stage is cancelled by Slurm."""
-        why = self._guard.refuses(self.spec.ref, self.job.execution, self._guard.look())
+        try:
+            why = self._guard.refuses(self.spec.ref, self.job.execution, self._guard.look())
+        except StoreError as error:
+            say(f"the budget cannot be read: {error}")
+            return False
         if why:
             say(f"{self.spec.label} is not begun: {why}")
             file = self.folder.left_out(self.run_of_job.array_index)

@@ -79,8 +79,8 @@ def admission_lines(plan: Plan, admission: Admission, label: Callable[[Cell], st
         lines.append(f"  {text(budget.over(admission.spent))} more than that was spent already")
     if admission.left_out:
         lines.append(
-            f"left out: {len(admission.left_out)} cells do not fit; each would add "
-            "(stages that admitted cells make are not counted)"
+            f"left out for want of room: {len(admission.left_out)} of {len(plan.cells)} cells; "
+            "each would add (stages that admitted cells make are not counted)"
         )
         named = {cell.name: cell for cell in plan.cells}
         for price in admission.left_out[:MOST_LINES]:
