@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,7 @@ def test_every_format_tells_of_every_attempt(study: SyntheticStudy) -> None:
         assert "killed: out" in shown
         assert "Who paid, and what for" in shown or "who paid, and what for" in shown
         assert "earlier (reused)" in " ".join(shown.split())
+    assert "local A100-80GB, began 2026-09-21 14:13:20 UTC" in render_html(report)
     wide = render(report, "terminal", width=180)
     assert "local A100-80GB" in wide
     assert "2026-09-21 14:13:20" in wide
@@ -226,7 +228,7 @@ def test_what_is_shown_adds_up_by_row_by_column_and_by_payer(
     assert paid[-1] == numbers[whole][-1]
     shown_by = column(attempts, "paid by")
     for i, payer in enumerate(column(payers, "paid by")[:-1]):
-        word = {"not told apart": "not told", "quickstart (this study)": "here"}.get(
+        word = {"not told apart": "unknown", "quickstart (this study)": "here"}.get(
             payer, "earlier"
         )
         assert paid[i] == sum(
@@ -278,3 +280,13 @@ def test_a_job_that_made_no_attempt_is_paid_by_who_submitted_it() -> None:
     # a node for six minutes at $20 an hour
     assert (row.payer, row.number, row.job) == ("earlier", None, "7_1")
     assert row.cost.startup.micro_usd == row.cost.total.micro_usd == 2_000_000
+
+
+def test_a_study_of_which_nothing_was_tried_says_so(tmp_path: Path) -> None:
+    study = build_study(tmp_path, [Point(score=0.5)], num_questions=8)
+    shutil.rmtree(tmp_path / "stages")
+    report = report_of(study)
+
+    assert render(report, "terminal") == "Nothing of study quickstart was tried yet.\n"
+    assert len(render(report, "csv").splitlines()) == 1
+    assert json.loads(render(report, "json"))["total"]["usd"] == 0.0

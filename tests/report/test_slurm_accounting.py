@@ -190,10 +190,14 @@ def test_a_lost_row_leaves_the_journals_figure() -> None:
 def test_a_run_without_an_attempt_is_charged_to_the_stage() -> None:
     attempts = [attempt(1, run(0), 1002, 17.0)]
 
-    account = reconcile(attempts, [row(1000, 19), row(1030, 3)], planned=PLANNED)
+    submitted = {row(1000, 19).name: dataclasses.replace(PLANNED, study="earlier")}
+    account = reconcile(
+        attempts, [row(1000, 19), row(1030, 3)], planned=PLANNED, submitted=submitted
+    )
 
     (idle,) = account.idle
     assert str(idle) == "job 12_3 run 2: no attempt"
+    assert (idle.execution.study, idle.is_over) == ("earlier", True)
     assert idle.usage.wall_s == idle.usage.startup_s == 3
     assert idle.usage.node_hours == pytest.approx(3 * 2 / 8 / 3600)
     usages = [c.usage for c in account.charges if c.usage is not None]

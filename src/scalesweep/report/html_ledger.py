@@ -12,7 +12,7 @@ from scalesweep.report.study_report import StudyReport
 
 def ledger_section(report: StudyReport) -> Markup | None:
     """None where nothing was tried."""
-    found = tables(report)
+    found = tables(report, is_narrow=True)  # where and when an attempt ran is told by pointing
     if not found:
         return None
     attempts, totals = found

@@ -38,6 +38,8 @@ def render(report: StudyReport, format: str, *, width: int = 80, color: bool = F
     Raises:
         ConfigError: no such format.
     """
+    if format in ("terminal", "md") and not report.results.ledger:
+        return f"Nothing of study {report.results.plan.study} was tried yet.\n"
     if format == "terminal":
         from scalesweep.report.render_terminal import table_text
 
@@ -75,7 +77,7 @@ def tables(report: StudyReport, *, is_narrow: bool = False) -> list[Table]:
 def payer_words(report: StudyReport, payer: str) -> str:
     if payer == report.results.plan.study:
         return "here"
-    return payer or "not told"
+    return payer or "unknown"
 
 
 def ledger_table(report: StudyReport, shown: ShownLedger, *, is_narrow: bool = False) -> Table:
@@ -99,7 +101,7 @@ def ledger_table(report: StudyReport, shown: ShownLedger, *, is_narrow: bool = F
         paid = sum(amounts.values())
         rows.append(
             (
-                Entry(text=fmt.public(row.label), hint=str(row.stage)),
+                Entry(text=fmt.public(row.label), hint=_whereabouts(row)),
                 Entry(text=fmt.NOTHING if row.number is None else str(row.number), sort=row.number),
                 *(() if is_narrow else _where(row)),
                 _outcome(row),
@@ -149,9 +151,20 @@ _WHERE = (
 
 def _where(row: LedgerRow) -> tuple[Entry, Entry]:
     return (
-        Entry(text=" ".join(filter(None, (row.cluster, row.device))) or fmt.NOTHING, hint=row.job),
+        Entry(text=_place(row) or fmt.NOTHING, hint=row.job),
         Entry(text=_when(row.began) or fmt.NOTHING, sort=row.began),
     )
+
+
+def _place(row: LedgerRow) -> str:
+    return " ".join(filter(None, (row.cluster, row.device)))
+
+
+def _whereabouts(row: LedgerRow) -> str:
+    """For who points at it."""
+    when = f"began {_when(row.began)} UTC" if row.began else ""
+    job = f"job {row.job}" if row.job else ""
+    return ", ".join(filter(None, (str(row.stage), _place(row), job, when)))
 
 
 def _when(began: float | None) -> str:
