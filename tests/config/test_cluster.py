@@ -77,6 +77,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"stages": {"tune": StageJobConfig(timeout_min=0)}},
         "cluster.stages.tune.timeout_min=0: must be at least 1",
     ),
+    "no memory": (
+        {"device_memory_gb": 0.0},
+        "cluster.device_memory_gb=0: must be a finite number above zero",
+    ),
+    "free with a price": (
+        {"free": True, "prices": PricesConfig(cloud=13.63)},
+        "cluster.free=true: a node-hour has a price, $13.63, and it counts; leave cluster.free "
+        "out, or set cluster.usd_per_node_hour=0 too",
+    ),
     "memory of a kind": (
         {"stages": {"tune": StageJobConfig(memory_gb=-2.0)}},
         "cluster.stages.tune.memory_gb=-2: must be a finite number, zero or more",

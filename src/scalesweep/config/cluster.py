@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from scalesweep.config.checks import at_least, not_negative, one_of, require, shown
+from scalesweep.config.checks import at_least, not_negative, one_of, positive, require, shown
 from scalesweep.errors import ConfigError
 
 KINDS = ("data", "base", "align", "tune", "generate", "judge")
@@ -152,6 +152,7 @@ class ClusterConfig:
         at_least(10, value=("cluster.signal_lead_s", self.signal_lead_s))
         for name in ("parents_wait_s", "storage_wait_min"):
             at_least(0, value=(f"cluster.{name}", getattr(self, name)))
+        positive("cluster.device_memory_gb", self.device_memory_gb)
         not_negative("cluster.memory_gb", self.memory_gb)
         self._check_prices()
         if self.stage_devices is not None and self.devices_per_node is not None:
@@ -207,6 +208,14 @@ class ClusterConfig:
                 self.price,
                 f"there is no such price; give it, dollars per node-hour, as "
                 f"cluster.prices.{self.price}=...",
+            )
+        if counted := self.counted_usd_per_node_hour:
+            require(
+                self.free is not True,
+                "cluster.free",
+                self.free,
+                f"a node-hour has a price, ${counted:g}, and it counts; leave cluster.free out, or "
+                "set cluster.usd_per_node_hour=0 too",
             )
 
     def _check_slurm(self) -> None:
