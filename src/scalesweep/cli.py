@@ -226,6 +226,8 @@ def _compose(verb: str, words: list[str], argv: Sequence[str]) -> int:
     if not multirun and not hydra_only:
         _refuse_axes(words)
         words = ["--multirun", *words]  # one cell and many take the same way
+    if not hydra_only:
+        words = _flags_first(words)
     _run_hydra(words)
     return study_command.current().exit_status
 
@@ -298,6 +300,18 @@ def _plain_store(word: str) -> str:
         return word
     path = str(Path(value).expanduser()).replace("\\", "\\\\").replace("'", "\\'")
     return f"store='{path}'"
+
+
+def _flags_first(words: Sequence[str]) -> list[str]:
+    """The same line in an order that Hydra takes: it knows no settings behind a later flag."""
+    flags: list[str] = []
+    settings: list[str] = []
+    todo = iter(words)
+    for word in todo:
+        (flags if word.startswith("-") else settings).append(word)
+        if word in FLAGS_WITH_VALUE:
+            flags += [value for value in [next(todo, None)] if value is not None]
+    return [*flags, *settings]
 
 
 def _is_flag_value(words: Sequence[str], word: str) -> bool:

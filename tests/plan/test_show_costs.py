@@ -77,7 +77,8 @@ def test_a_cell_that_cannot_fit_is_told_with_the_way_out(tmp_path: Path) -> None
 
     assert "155!" in text
     assert "1: tune does not fit: 155 of 85 GB (weights 133" in text
-    assert "nearest that fits: zero.stage=3" in text
+    assert "nearest that fits: zero.stage=3" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_every_stage_has_its_own_row_when_asked(tmp_path: Path) -> None:
@@ -131,3 +132,25 @@ def test_without_a_device_there_are_sizes_and_no_prices(tmp_path: Path) -> None:
     assert "no time or price: cluster.device names no device" in text
     assert "node-h" not in text
     assert "32.8B" in text  # of how many parameters
+
+
+def test_sums_say_at_least_where_a_stage_is_not_known_and_flags_may_stand_anywhere(
+    tmp_path: Path,
+) -> None:
+    mixes = tmp_path / "mine" / "data_mix"
+    mixes.mkdir(parents=True)
+    (mixes / "own.yaml").write_text(
+        "# @package _global_\n"
+        "data_mix:\n"
+        "  {name: own, miniature: false, on_broken_item: stop,\n"
+        "   sources: [{dataset: own, file: own.json}]}\n"
+        "datasets: {own: {root: nowhere, files: {own.json: ''}}}\n"
+    )
+    words = ["model=7b", "data_mix=own,llava80k", "-m", PAPER[-1]]
+
+    text = plan(tmp_path, *words, "--config-dir", str(tmp_path / "mine"), "tuning=full")
+
+    tune = next(line.split() for line in text.splitlines() if line.startswith(" tune"))
+    assert [word for word in tune if word.endswith("+")] == ["1.22+", "16.6+"]
+    assert "to run: at least 5.44 node-hours" in text
+    assert "it takes at least 5.4 h" in text

@@ -168,7 +168,7 @@ def print_plan(
     if len(plan.cells) > MOST_ROWS:
         console.print(f"and {len(plan.cells) - MOST_ROWS:,} more cells; --json has all\n")
     for line in unfit_lines(outlook, MOST_UNFIT):
-        console.print(line, soft_wrap=True)
+        console.print(escape(line))
     console.print((each_stage_table if each_stage else stage_table)(plan, done, outlook))
     if each_stage and len(plan.stages) > MOST_ROWS:
         console.print(f"and {len(plan.stages) - MOST_ROWS:,} more stages; --json has all\n")
@@ -182,7 +182,7 @@ def print_plan(
         console.print(line)
     if (admission := study_admission(plan, store)) is not None:
         for line in admission_lines(plan, admission, cell_label):
-            console.print(escape(line), soft_wrap=True)
+            console.print(escape(line))
 
 
 def stage_table(plan: Plan, done: Set[StageRef], outlook: Outlook) -> Any:

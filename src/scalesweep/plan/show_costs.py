@@ -56,6 +56,11 @@ class Outlook:
         return frozenset(self.estimate.unknown)
 
     @property
+    def at_least(self) -> str:
+        """What goes before sums of what is left to run, where a part of it is not known."""
+        return "at least " if self.unknown - self.done else ""
+
+    @property
     def is_known(self) -> bool:
         """Whether anything at all could be predicted."""
         return len(self.unknown) < len(self.plan.stages)
@@ -151,15 +156,17 @@ def cost_entries(outlook: Outlook, cell: Cell) -> list[str]:
 
 
 def stage_costs(stages: Sequence[PlannedStage], outlook: Outlook) -> list[str]:
-    """Of a group of stages: time of one ("3.1-5.0 h"), then the sums in node-hours and dollars."""
+    """Of a group of stages: time of one ("3.1-5.0 h"), then the sums in node-hours and dollars,
+    with "+" where one of them could not be predicted."""
     if not outlook.is_known:
         return []
     found = [p for stage in stages if (p := stage.execution.predicted) is not None]
     if not found:
         return ["?"] * (3 if outlook.has_price else 2)
     times = [p.wall_s for p in found]
-    entries = [_range(min(times), max(times)), amount(sum(p.node_hours for p in found))]
-    return [*entries, amount(sum(p.usd for p in found))] if outlook.has_price else entries
+    more = "" if len(found) == len(stages) else "+"
+    entries = [_range(min(times), max(times)), amount(sum(p.node_hours for p in found)) + more]
+    return [*entries, amount(sum(p.usd for p in found)) + more] if outlook.has_price else entries
 
 
 def total_lines(outlook: Outlook) -> list[str]:
@@ -168,7 +175,7 @@ def total_lines(outlook: Outlook) -> list[str]:
     if not outlook.is_known:
         return [_why_unknown(outlook)]
     lines = [
-        f"to run: {_cost(outlook, estimate.to_run)}"
+        f"to run: {outlook.at_least}{_cost(outlook, estimate.to_run)}"
         + (f"; of {_cost(outlook, estimate.total)} with what is done" if outlook.done else "")
     ]
     if estimate.judge_micro_usd:
@@ -224,12 +231,13 @@ def _cost(outlook: Outlook, cost: Cost) -> str:
 
 def _wall_line(outlook: Outlook) -> str:
     wall = outlook.wall
-    alone = f"{duration(wall.critical_path_s)} on as many nodes as it can use"
+    alone = f"{outlook.at_least}{duration(wall.critical_path_s)} on as many nodes as it can use"
     if wall.num_devices is None:
         return f"without a queue it takes {alone}; --nodes N: on so many"
     nodes = outlook.num_nodes or 1
     where = f"{nodes} {'node' if nodes == 1 else 'nodes'}"
-    return f"without a queue it takes {duration(wall.wall_s)} on {where}, {alone}"
+    here = f"{outlook.at_least}{duration(wall.wall_s)}"
+    return f"without a queue it takes {here} on {where}, {alone}"
 
 
 def _why_unknown(outlook: Outlook) -> str:
