@@ -308,7 +308,7 @@ def test_sizes_are_read(text: str, size: float) -> None:
     assert parsed_size(text) == pytest.approx(size)
 
 
-@pytest.mark.parametrize("text", ["big", "0b", "-7b", "7t"])
+@pytest.mark.parametrize("text", ["big", "0b", "-7b", "7t", "1e400", "9999999b"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=rf"--size={text}: takes a number of parameters"):
         parsed_size(text)

@@ -113,6 +113,12 @@ def test_attempts_without_a_prediction_are_named() -> None:
     assert [graded.label for graded in found.stages] == ["tune d"]
 
 
+def test_a_study_of_which_nothing_ran_says_so() -> None:
+    assert render(prediction_report("early", []), "terminal") == (
+        "Nothing of study early has run yet.\n"
+    )
+
+
 def test_medians_are_of_absolute_errors_by_kind_and_basis() -> None:
     declared = replace(PREDICTED, basis="declared")
     walls = {"a": 8.0, "b": 12.5, "c": 20.0}  # 10 s predicted: +25 %, -20 %, -50 %

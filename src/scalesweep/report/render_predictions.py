@@ -22,6 +22,8 @@ def render(report: PredictionReport, format: str, *, width: int = 80, color: boo
     Raises:
         ConfigError: no such format.
     """
+    if format in ("terminal", "md") and not report.stages and not report.without:
+        return f"Nothing of study {report.study} has run yet.\n"
     if format == "terminal":
         from scalesweep.report.render_terminal import table_text
 

@@ -16,6 +16,8 @@ from scalesweep.report.labels import flattened, value_at
 from scalesweep.report.settings import Setting
 from scalesweep.report.study_report import StudyReport
 
+LARGEST_SIZE = 1e15
+"""Parameters that may be asked for; more is a slip of the pen."""
 _MUST_BE_EQUAL = (
     "resolution",
     "data_mix",
@@ -59,8 +61,11 @@ def parsed_size(text: str) -> float:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d+)?)([kmb]?)", text.strip().lower())
     size = float(found[1]) * {"": 1, "k": 1e3, "m": 1e6, "b": 1e9}[found[2]] if found else 0.0
-    if not size:
-        raise ConfigError(f"--size={text}: takes a number of parameters: 65b, 700m or 65.2e9")
+    if not 0 < size <= LARGEST_SIZE:
+        raise ConfigError(
+            f"--size={text}: takes a number of parameters from 1 to {LARGEST_SIZE:g}: 65b, 700m or "
+            "65.2e9"
+        )
     return size
 
 
