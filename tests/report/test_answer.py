@@ -54,6 +54,16 @@ def test_a_point_is_priced_between_settings_that_are_told_apart(report: StudyRep
     )
 
 
+def test_settings_that_cannot_be_compared_are_not_said_to_score_lower(report: StudyReport) -> None:
+    apart = dataclasses.replace(report)
+    apart.__dict__["pairs"] = ()
+
+    assert answer_sentences(apart)[0].endswith(
+        " a run; too few questions were answered by both to compare it with mini_xs 32px full and "
+        "mini_s 32px full, cheaper."
+    )
+
+
 def test_no_point_has_a_price_where_all_settings_may_be_equal(tmp_path: Path) -> None:
     study = build_study(tmp_path, ALIKE, num_questions=100)
 

@@ -61,6 +61,14 @@ def test_a_ceiling_below_all_names_the_cheapest() -> None:
     assert found.cheapest.label == "poor"
 
 
+def test_a_cheaper_setting_that_cannot_be_compared_is_not_told_apart() -> None:
+    settings = [fake("cheap", 0.2, 1), fake("best", 0.9, 5)]
+
+    found = best_under(settings, usd(9), score=value_of, pair=lambda *_: None)
+
+    assert [setting.label for setting in found.alike] == ["cheap"]
+
+
 _SETTINGS = st.lists(
     st.builds(
         fake,

@@ -51,11 +51,16 @@ def answer(report: StudyReport) -> str:
     cheaper = sorted((s for s in settings if report.cost(s) < report.cost(best)), key=report.cost)
     if not cheaper:
         return f"{lead}, and none is cheaper."
-    for setting in cheaper:
-        pair = report.pair(best, setting)
+    pairs = [(setting, report.pair(best, setting)) for setting in cheaper]
+    for setting, pair in pairs:
         if pair is not None and not pair.is_told_apart:
             less = fmt.percent(1 - report.cost(setting) / report.cost(best))
             return f"{lead}; {setting.label} costs {less} less and {_alike(report, pair)}."
+    if strangers := [setting.label for setting, pair in pairs if pair is None]:
+        return (
+            f"{lead}; too few questions were answered by both to compare it with "
+            f"{fmt.listed(strangers)}, cheaper."
+        )
     return (
         f"{lead}; every cheaper setting scores lower by more than chance explains "
         f"(95 %{_of_all_pairs(report)})."

@@ -33,7 +33,7 @@ class BestUnder:
     best: Setting | None
     """Scores highest of those that cost no more; None: the ceiling is below them all."""
     alike: tuple[Setting, ...]
-    """Cheaper and not told apart from it, the cheapest first."""
+    """Cheaper and not told apart from it, or not comparable with it, the cheapest first."""
     affordable: tuple[Setting, ...]
     """By rising cost."""
     cheapest: Setting | None
@@ -89,8 +89,7 @@ def best_under(
         for setting in affordable
         if best is not None
         and cost(setting) < cost(best)
-        and (found := pair(best, setting)) is not None
-        and not found.is_told_apart
+        and ((found := pair(best, setting)) is None or not found.is_told_apart)
     )
     return BestUnder(
         ceiling=ceiling,
