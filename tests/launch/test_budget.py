@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -193,6 +195,50 @@ def test_a_command_that_runs_heeds_a_budget_that_is_raised_meanwhile(store: Stor
     guard.look()
     assert guard.held_to is not None
     assert guard.held_to.budget.micro_usd == 50_000_000
+
+
+def test_a_stage_that_runs_again_though_it_was_done_counts_too(store: Store) -> None:
+    broken, beside = counting("broken", steps=50), counting("beside", steps=600)
+    plan = plan_of(broken, beside)
+    assert run(plan_of(broken), store).all_done
+    for name in ("output", "checkpoints"):
+        shutil.rmtree(store.stage(broken.ref).attempt(1).path / name)
+    before = spent_usd(plan, store)
+
+    result = bounded(plan, store, usd=before + 4.0)
+
+    assert states(result) == {"broken": State.done, "beside": State.out_of_budget}
+    assert spent_usd(plan, store) == pytest.approx(before + 4.0, abs=0.4)
+
+
+def test_what_another_command_of_the_study_begins_later_counts(store: Store) -> None:
+    first, second = counting("first", steps=20), counting("second", steps=20)
+    admit_study(store, held_to(plan_of(first), usd=50))
+    admit_study(store, held_to(plan_of(second), usd=50))
+    guard = Guard(store=store, study="fake")
+    assert guard.look() == Amount()
+
+    assert run(plan_of(first), store).all_done
+
+    assert guard.look().usd == pytest.approx(spent_usd(plan_of(first), store), abs=1e-5)
+
+
+def test_a_budget_that_cannot_be_read_once_is_read_at_the_next_look(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit_study(store, held_to(plan_of(counting("one", steps=1)), usd=50))
+    guard = Guard(store=store, study="fake")
+
+    def stale(*_: Any) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(budget_guard, "read_budget", stale)
+        with pytest.raises(OSError, match="Stale"):
+            guard.look()
+    guard.look()
+
+    assert guard.held_to is not None
 
 
 def test_without_a_budget_nothing_bounds_a_study_that_had_one(store: Store) -> None:

@@ -16,7 +16,7 @@ from scalesweep.errors import StoreError
 from scalesweep.plan.admission import NOTHING, Admission, Amount, Budget, study_budget
 from scalesweep.plan.graph import Plan
 from scalesweep.plan.show_budget import study_admission
-from scalesweep.plan.spending import held_for, study_spending
+from scalesweep.plan.spending import UNREADABLE, held_for, study_spending
 from scalesweep.records import SCHEMA, StageRef, check_schema
 from scalesweep.rundir import ABSENT, Store, read_json, write_json
 
@@ -100,7 +100,7 @@ def admit_study(store: Store, plan: Plan) -> Admission | None:
     if study_budget(plan) is None:
         file.unlink(missing_ok=True)
         return None
-    spending = study_spending(plan, store)
+    spending = study_spending(plan, store, besides=_of_other_commands(store, plan.study))
     admission = study_admission(plan, store, spending)
     assert admission is not None
     record = StudyBudget(
@@ -123,6 +123,18 @@ def admit_study(store: Store, plan: Plan) -> Admission | None:
             "with store=DIR"
         ) from error
     return admission
+
+
+def _of_other_commands(store: Store, study: str) -> set[StageRef]:
+    """Stages of the lines typed before, which may still run other cells of the study."""
+    found: set[StageRef] = set()
+    with contextlib.suppress(*UNREADABLE):
+        before = read_budget(store, study)
+        found.update(before.stages if before is not None else ())
+    with contextlib.suppress(*UNREADABLE):
+        written = read_json(store.study(study) / "plan.json")
+        found.update(stage.ref for stage in Plan.from_json(written).stages)
+    return found
 
 
 def admitted_part(plan: Plan, admission: Admission | None) -> Plan:

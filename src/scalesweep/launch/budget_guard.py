@@ -106,10 +106,13 @@ class Guard:
             return _mark(budget_file(self.store, self.study)) != self._seen
         return False
 
-    def look_at(self, ref: StageRef) -> None:
-        """Read what one stage has spent, of which an attempt has just ended."""
+    def look_at(self, ref: StageRef, *, counted: int | None = None) -> None:
+        """Read what one stage has spent, of which an attempt has just begun or ended.
+
+        counted: as for Spending.look_at.
+        """
         if self._spending is not None:
-            self._spending.look_at(ref)
+            self._spending.look_at(ref, counted=counted)
 
     def spent(self, running: Collection[Running] = (), *, anew: bool = False) -> Amount:
         """By the last looks, and to this moment for what the caller runs itself."""
@@ -197,8 +200,8 @@ class Guard:
         mark = _mark(budget_file(self.store, self.study))
         if mark == self._seen:
             return
-        self._seen = mark
         self.held_to = read_budget(self.store, self.study)
+        self._seen = mark  # only now: what cannot be read is read at the next look
         self._spending = None
         if self.held_to is not None:
             self._spending = Spending(

@@ -311,7 +311,7 @@ class Scheduler:
             parents=parents,
             runner=self.runner,
         )
-        self._guard.look_at(run.ref)
+        self._guard.look_at(run.ref, counted=after)
         self.progress.event(run, "start")
 
     def _ended(self, run: StageRun, end: End) -> None:

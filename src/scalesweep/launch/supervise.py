@@ -223,6 +223,8 @@ class Supervisor:
         if problem:
             say(f"run again: {problem}")
             set_aside(self.stage)
+        with contextlib.suppress(OSError):  # the attempt is claimed, and is gone on with
+            self._guard.look_at(self.spec.ref, counted=newest)
         if parents is None:
             missing = ", ".join(sorted(self._missing()))
             cause = f"its input is not done: {missing}; type the study's line again"

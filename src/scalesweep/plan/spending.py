@@ -65,8 +65,15 @@ class Spending:
             self.look_at(ref)
         return self.total()
 
-    def look_at(self, ref: StageRef) -> None:
-        """Read what is not known of one stage."""
+    def look_at(self, ref: StageRef, *, counted: int | None = None) -> None:
+        """Read what is not known of one stage.
+
+        counted: of a stage that begins again though nothing was to follow (its output was damaged),
+            the last attempt that base holds.
+        """
+        if counted is not None and ref not in self._open:
+            self._open.append(ref)
+            self._ended[ref] = dict.fromkeys(range(counted + 1), NOTHING)
         stage = self.store.stage(ref)
         is_done = stage.done_file.exists()  # first: who ends it publishes, then closes
         ended = self._ended.setdefault(ref, {})
@@ -151,10 +158,13 @@ def _names(folder: os.PathLike[str]) -> list[str]:
         return []
 
 
-def study_spending(plan: Plan, store: Store) -> Spending:
-    """Of a plan's study, whatever it had in its plan before."""
+def study_spending(plan: Plan, store: Store, *, besides: Collection[StageRef] = ()) -> Spending:
+    """Of a plan's study, whatever it had in its plan before.
+
+    besides: what another command may yet begin for the study.
+    """
     stages = {stage.ref for stage in plan.stages} | paid_stages(store, plan.study)
-    return Spending(store=store, study=plan.study, stages=stages)
+    return Spending(store=store, study=plan.study, stages=stages | set(besides))
 
 
 def kept_progress(plan: Plan, store: Store) -> dict[StageRef, float]:
