@@ -156,6 +156,19 @@ def test_a_study_without_a_name_is_named_after_its_cells() -> None:
     assert name != build_plan([other], study=None).study
 
 
+@pytest.mark.parametrize("place", ["/home/somebody/w1", "local:/home/somebody/w1/", "~/w1"])
+def test_of_a_path_that_is_varied_a_cells_name_has_the_last_name(place: str) -> None:
+    requests = [
+        CellRequest(point={"model.weights": value}, config=cell("model=mini_s", f"seed={i}"))
+        for i, value in enumerate((place, "hub:owner/name@main"))
+    ]
+
+    first, second = (found.name for found in build_plan(requests, study="test").cells)
+
+    assert first.endswith("-weightsw1")
+    assert second.endswith("-weightshub_owner_name_main")
+
+
 def test_a_plan_survives_json() -> None:
     plan = plan_of(["tuning=lora"], ["tuning=full"])
 

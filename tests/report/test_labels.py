@@ -83,3 +83,12 @@ def test_figures_leave_out_what_all_names_begin_with() -> None:
 def test_value_at_a_key_that_is_not_there_is_none() -> None:
     assert value_at({"lora": None}, "lora.rank") is None
     assert value_at({"a": {"b": 1}}, "a.b") == 1
+
+
+def test_of_a_path_that_was_varied_a_label_has_the_last_name(tmp_path: Path) -> None:
+    (one,) = cells_of(tmp_path, Point(score=0.5))
+    point = {"model.weights": "/home/somebody/runs/last"}
+
+    labels = setting_labels([dataclasses.replace(one, point=point)])
+
+    assert labels == {one.name: "mini_s 32px full model.weights=…/last"}

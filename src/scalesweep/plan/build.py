@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,12 +142,20 @@ def cell_names(requests: Sequence[CellRequest], checkpoint: Checkpoint | None = 
     return names
 
 
+_ABSOLUTE = re.compile(r"(\w+:)?[~/]")
+
+
 def _short(key: str, value: Any) -> str:
-    """ "lora.rank", 8 -> "rank8"; "resolution.blind", true -> "blind"."""
+    """ "lora.rank", 8 -> "rank8"; "resolution.blind", true -> "blind".
+
+    Of an absolute path the last name: names are seen by all who read a report.
+    """
     word = key.rpartition(".")[2].lstrip("+~")
     if value is False or value is None:
         return f"no_{word}" if value is False else ""
     text = "" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
+    if _ABSOLUTE.match(text):
+        text = text.rstrip("/").rpartition("/")[2]
     return "".join(c if c.isalnum() or c in "._" else "_" for c in f"{word}{text}")
 
 

@@ -100,10 +100,13 @@ _SECRET = re.compile(
     r"(?i)\b([\w.]*(?:api[_-]?key|token|secret|password|passwd|credential)[\w.]*\s*[=:]\s*)"
     r"(?:\"[^\"]*\"|'[^']*'|[^\s,;)}\]]+)"
 )
-_BARE_SECRET = re.compile(r"\b(?:sk|hf|ghp|gho|glpat|xox[abp])[-_][A-Za-z0-9_-]{12,}\b")
+_BARE_SECRET = re.compile(
+    r"\b(?:(?:sk|hf|ghp|gho|glpat|xox[abp]|wandb_v\d+)[-_][A-Za-z0-9_-]{12,}\b"
+    r"|(?<=[Bb]earer )[\w.~+/=-]{12,})"
+)
 _URL_LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
 _PATH = re.compile(
-    r"(?<![\w/.:~…-])(?:~|file://)?/(?=[^\s/])(?:[^\s/'\"<>:;,)(=]+/)*([^\s/'\"<>:;,)(=]*)"
+    r"(?<![\w/.~…-])(?:~|file://)?/(?=[^\s/])(?:[^\s/'\"<>:;,)(=]+/)*([^\s/'\"<>:;,)(=]*)"
 )
 
 

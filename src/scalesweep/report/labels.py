@@ -8,6 +8,7 @@ from typing import Any
 
 from scalesweep.plan.graph import Cell
 from scalesweep.records import canonical_json
+from scalesweep.report.formatting import public
 
 SEED_KEYS = ("seed", "align.seed")
 """Where a cell's seed stands in its config; cells that differ only here are one setting."""
@@ -122,7 +123,8 @@ def _label(cell: Cell, usual: _Usual) -> str:
         for key, value in cell.point.items()
         if key not in _ALWAYS_SAID and key not in _ATTRIBUTES
     ]
-    return " ".join(str(part) for part in parts if part is not None) or cell.name
+    # A path of whoever ran the study may be what was varied, and labels go into every report.
+    return public(" ".join(str(part) for part in parts if part is not None)) or cell.name
 
 
 def short_labels(labels: Sequence[str]) -> dict[str, str]:
