@@ -174,7 +174,7 @@ def print_plan(
         console.print(f"and {len(plan.stages) - MOST_ROWS:,} more stages; --json has all\n")
     count = totals(plan, done)
     console.print(
-        f"{count['cells']} cells, {count['stages']} stages "
+        f"{_plural(count['cells'], 'cell')}, {_plural(count['stages'], 'stage')} "
         f"({count['stages_without_sharing']} without sharing); "
         f"{count['stages_done']} done, {count['stages_to_run']} to run"
     )
@@ -243,6 +243,10 @@ def each_stage_table(plan: Plan, done: Set[StageRef], outlook: Outlook) -> Any:
             entries.append(f"{size / 1e9:.3g}" if size else "")
         table.add_row(*entries, "yes" if stage.ref in done else "")
     return table
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def cell_label(cell: Cell) -> str:

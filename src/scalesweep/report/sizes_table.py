@@ -30,7 +30,8 @@ def sizes_table(report: StudyReport) -> Table | None:
         notes=(
             "Score: a straight line in the logarithm of the parameters; its interval holds the "
             "scatter around the line, or the known error of the scores where that is larger. Three "
-            "sizes leave one degree of freedom, so it is wide." + _cost_form(found),
+            "sizes leave one degree of freedom, so it is wide; a line knows no highest score."
+            + _cost_form(found),
         ),
     )
 

@@ -29,7 +29,7 @@ def cost_table(report: StudyReport) -> Table:
     columns = [
         Column(title="setting", is_number=False, hint="* is on the Pareto front"),
         Column(title="score", hint=f"{report.primary}, ± one standard error"),
-        Column(title="node-h", hint="node-hours of the tune stage, as in the paper"),
+        Column(title="tune h", hint="node-hours of the tune stage, as in the paper"),
     ]
     has_judges = report.results.judging is not None
     costs: list[tuple[Callable[[Setting], float], Callable[[Setting, int], Entry]]] = []
