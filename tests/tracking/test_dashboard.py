@@ -9,14 +9,16 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from scalesweep.cli import run
+from scalesweep.errors import ConfigError
 from scalesweep.records import Predicted
 from scalesweep.report.command import study_report
-from scalesweep.tracking import workspaces
+from scalesweep.tracking import wandb_server, workspaces
 from scalesweep.tracking.dashboard import (
     Curves,
     Dashboard,
@@ -249,3 +251,15 @@ def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(workspaces.ConfigError, match=r"wandb-workspaces 0\.5\.1 was not tried"):
         workspaces.check_installed()
+
+
+def test_a_login_without_a_team_of_its_own_does_where_one_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wandb = pytest.importorskip("wandb", reason="needs wandb")
+    monkeypatch.setattr(wandb, "Api", lambda **_: SimpleNamespace(default_entity=None))
+    monkeypatch.setattr(wandb_server, "os", SimpleNamespace(environ={}))
+
+    with pytest.raises(ConfigError, match="--entity TEAM"):
+        wandb_server.connect(None)
+    assert wandb_server.connect("team").entity == "team"

@@ -39,8 +39,8 @@ def send(store: Store, study: str | None, *, project: str, entity: str | None) -
     check_installed()
     report = study_report(store, study)
     made = dashboard(report)
-    server = connect()
-    place = Place(entity=entity or server.entity, project=project)
+    server = connect(entity)
+    place = Place(entity=server.entity, project=project)
     both = documents(made, place, project_id=project_id(server, place))
     note = _note(store, report.results.plan.study)
     return [

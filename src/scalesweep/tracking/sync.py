@@ -63,7 +63,7 @@ class Syncing:
         server, problem = None, ""
         try:
             if self._begun():
-                server = connect()
+                server = connect(self.entity)
                 self._settle(server)
         except ServerDown as error:
             problem = str(error)
@@ -76,7 +76,7 @@ class Syncing:
             if problem:
                 return _left(todo, problem)
             try:
-                server = server or connect()
+                server = server or connect(self.entity)
                 ready = [path for path in todo if path not in unclear]
                 if ready:
                     problem = upload(ready, server=server.address, stall_s=self.stall_s, lock=lock)
@@ -90,7 +90,7 @@ class Syncing:
             num_sent=num_sent,
             num_left=len(left),
             problem=problem,
-            url=f"{server.url}/{self.entity or server.entity}/{self.project}",
+            url=f"{server.url}/{server.entity}/{self.project}",
             warnings=warnings,
         )
 

@@ -38,7 +38,7 @@ class Server:
     api: Any
     """wandb.Api"""
     entity: str
-    """Of whoever is logged in: where runs without an entity go."""
+    """As asked, or of whoever is logged in: where runs go."""
 
     @property
     def address(self) -> str:
@@ -75,8 +75,10 @@ class Server:
         return found
 
 
-def connect() -> Server:
+def connect(entity: str | None) -> Server:
     """The server that WANDB_BASE_URL or the user's settings name, by the user's login.
+
+    entity: as asked; None: the login's own.
 
     Raises:
         ServerDown: it does not answer.
@@ -89,7 +91,7 @@ def connect() -> Server:
 
     try:
         api = wandb.Api(timeout=20)
-        entity = api.default_entity
+        own = api.default_entity
     except wandb.errors.UsageError as error:
         raise ConfigError(f"W&B: nobody is logged in on this machine; {_LOG_IN}") from error
     except Exception as error:
@@ -97,9 +99,9 @@ def connect() -> Server:
         if "giving up after" in str(error) or not isinstance(error, wandb.errors.Error):
             raise ServerDown(f"the W&B server does not answer: {said}") from error
         raise ConfigError(f"W&B: the server refused the login: {said}; {_LOG_IN}") from error
-    if not entity:
+    if not (entity or own):
         raise ConfigError("W&B: the login has no default entity; name one, --entity TEAM")
-    return Server(api=api, entity=str(entity))
+    return Server(api=api, entity=str(entity or own))
 
 
 def _first_line(error: Exception) -> str:
