@@ -28,7 +28,10 @@ def submit_study(plan: Plan, store: Store, config: RunConfig, part: Plan) -> Sub
             f"store={store.root}: cannot be written ({error.strerror or error}); choose another "
             "with store=DIR, on a file system that all nodes see"
         ) from error
-    for line in submitted_lines(plan, result, num_left_out=len(plan.stages) - len(part.stages)):
+    taken = {stage.ref for stage in part.stages}
+    left_out = [stage.ref for stage in plan.stages if stage.ref not in taken]
+    num_left_out = sum(not store.stage(ref).done_file.exists() for ref in left_out)
+    for line in submitted_lines(plan, result, num_left_out=num_left_out):
         print(line)
     return result
 

@@ -67,7 +67,21 @@ def test_what_others_paid_does_not_count_nor_what_the_caller_counts_itself(store
     spending = study_spending(PLAN, store)
 
     assert spending.look().usd == pytest.approx(6.0)
+    assert spending.num_running == 1
     assert spending.total(besides={(JUDGE.ref, 2)}).usd == pytest.approx(2.0)
+
+
+def test_what_died_without_a_word_does_not_run(store: Store) -> None:
+    for number in (1, 2, 3):
+        attempt(store, TUNE, Outcome.running, 2.0, number=number)
+    spending = study_spending(PLAN, store)
+
+    assert spending.look().usd == pytest.approx(3.0)
+    assert spending.num_running == 1
+
+    attempt(store, TUNE, Outcome.failed, 2.0, number=3)
+    spending.look()
+    assert spending.num_running == 0
 
 
 def test_a_stage_that_is_done_is_not_looked_at_again(store: Store) -> None:

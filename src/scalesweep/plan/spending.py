@@ -102,8 +102,11 @@ class Spending:
 
     @property
     def num_running(self) -> int:
-        """Attempts that had not ended at the last look."""
-        return sum(len(attempts) for attempts in self._running.values())
+        """Stages whose newest attempt had not ended at the last look; older ones are dead."""
+        return sum(
+            bool(attempts) and max(attempts) > max(self._ended.get(ref, ()), default=-1)
+            for ref, attempts in self._running.items()
+        )
 
     @property
     def open_stages(self) -> tuple[StageRef, ...]:
