@@ -86,7 +86,7 @@ def test_what_would_overrun_stops_at_a_checkpoint_and_goes_on_when_the_budget_is
     assert exit_status(result) == 1
     (usage,) = usages(store, long)
     assert (usage.outcome, usage.failure) == (Outcome.interrupted, "budget")
-    assert "budget.usd=0.5 is spent: stopped at a checkpoint" in usage.cause
+    assert "budget.usd=0.5 would be overrun: stopped at a checkpoint" in usage.cause
     assert 0 < usage.steps < 60
     assert spent_usd(plan, store) < 0.5 + 10 * STEP_S * 0.5
     status = study_status(held_to(plan, usd=0.5), store)

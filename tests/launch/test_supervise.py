@@ -804,7 +804,7 @@ def test_a_stage_that_would_overrun_the_budget_stops_and_is_not_requeued(
 
     (usage,) = attempts(store, TRAIN)
     assert (usage.outcome, usage.failure) == (Outcome.interrupted, Failure.budget)
-    assert usage.cause.startswith("budget.usd=1.8 is spent: stopped at a checkpoint")
+    assert usage.cause.startswith("budget.usd=1.8 would be overrun: stopped at a checkpoint")
     assert usage.steps > 0
     assert fake.element(element(store, TRAIN)).restarts == 0
     assert study_status(plan, store)[child.ref].detail == "needs train"

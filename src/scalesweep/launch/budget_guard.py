@@ -192,8 +192,8 @@ class Guard:
         assert self.held_to is not None
         where = "at a checkpoint" if self.has_begun(one) else "before it had done anything"
         return (
-            f"{self.held_to.budget} is spent: stopped {where}; it goes on when the line is typed "
-            "again with more"
+            f"{self.held_to.budget} would be overrun: stopped {where}; it goes on when the "
+            "line is typed again with more"
         )
 
     def _read(self) -> None:
