@@ -81,6 +81,12 @@ def test_a_cell_that_cannot_fit_is_told_with_the_way_out(tmp_path: Path) -> None
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_plan_of_what_this_machine_could_never_run_is_shown(tmp_path: Path) -> None:
+    text = plan(tmp_path, "model=mini_s", "nodes=8", "cluster=local")
+
+    assert "without a queue it takes" in text
+
+
 def test_every_stage_has_its_own_row_when_asked(tmp_path: Path) -> None:
     text = plan(tmp_path, "model=33b", "tuning=lora", PAPER[-1], "--stages")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from scalesweep.cost_model.stage_memory import StageMemory, training_memory
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
-from scalesweep.records import Execution, StageKind, StageRef
+from scalesweep.records import Execution, StageKind
 from scalesweep.specs import LoraSpec, Method, TrainingSpec
 
 MOST_NODES = 16
@@ -171,7 +171,7 @@ def cell_fits(plan: Plan) -> Mapping[str, str]:
     A cell that cannot be run is told here, never refused: the rest is worth seeing.
     """
     stages = {stage.ref: stage for stage in plan.stages}
-    known: dict[StageRef, Fit | None] = {}
+    known: dict[object, Fit | None] = {}
     found = {}
     for cell in plan.cells:
         size = device_memory_bytes(cell)
@@ -179,9 +179,12 @@ def cell_fits(plan: Plan) -> Mapping[str, str]:
             continue
         fits = []
         for ref in cell.stages.values():
-            if ref not in known:
-                known[ref] = fit(stages[ref], device_memory_bytes=size)
-            if (one := known[ref]) is not None:
+            # One prediction stands for all stages that do the same in the same way.
+            predicted = stages[ref].execution.predicted
+            same = ref if predicted is None else id(predicted)
+            if same not in known:
+                known[same] = fit(stages[ref], device_memory_bytes=size)
+            if (one := known[same]) is not None:
                 fits.append((one.memory.device_bytes, ref.kind, one))
         if fits:
             _, kind, worst = max(fits, key=lambda entry: entry[0])

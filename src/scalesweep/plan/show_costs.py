@@ -40,7 +40,9 @@ class Outlook:
         whole = self.plan.stages[0].execution.node_devices
         if self.num_nodes is not None:
             return self.num_nodes * whole
-        return whole if self._is_local else None
+        # What this machine could never run is planned all the same.
+        largest = max(stage.execution.num_held_devices for stage in self.plan.stages)
+        return whole if self._is_local and largest <= whole else None
 
     @property
     def _is_local(self) -> bool:
