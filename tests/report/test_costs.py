@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalesweep.cost_model.cost import Cost, in_units, largest_remainder, share_costs, total
+from scalesweep.cost_model.cost import Cost, in_units, share_costs, total
 from scalesweep.plan.graph import Cell
 from scalesweep.records import Execution, Outcome, StageKind, StageRef, Usage
 from scalesweep.report.costs import JudgePay, StageCost, cell_costs, held, stage_cost
@@ -189,18 +189,6 @@ def test_shares_add_up_to_the_total(data: st.DataObject) -> None:
             for key in refs
         )
         assert abs(shares[name].micro_usd - exact) < 1
-
-
-@settings(deadline=None, max_examples=60)  # machines are busy
-@given(st.lists(st.fractions(min_value=0, max_value=1000), min_size=1, max_size=9))
-def test_largest_remainder_moves_nothing_by_one_or_more(values: list[Fraction]) -> None:
-    rest = -sum(values) % 1  # the sum must be whole
-    values = [*values, Fraction(rest)]
-
-    whole = largest_remainder(values)
-
-    assert sum(whole) == sum(values)
-    assert all(abs(a - b) < 1 for a, b in zip(whole, values, strict=True))
 
 
 @settings(deadline=None)

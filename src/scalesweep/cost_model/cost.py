@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from scalesweep.records import StageRef
 
@@ -82,15 +81,9 @@ def share_costs(
     }
 
 
-def largest_remainder(exact: Sequence[Fraction]) -> list[int]:
-    """Whole numbers next to the exact ones, with the same sum (which must be whole)."""
-    parts = math.lcm(*(value.denominator for value in exact))
-    return in_units([value.numerator * (parts // value.denominator) for value in exact], parts)
-
-
 def in_units(exact: Sequence[int], parts: int) -> list[int]:
-    """The same of amounts that are counted in so many parts of a unit; their sum need not be
-    whole, and becomes the nearest that is."""
+    """Whole units next to amounts that are counted in so many parts of one, by largest remainder:
+    their sum is the nearest to that of the amounts."""
     whole = [amount // parts for amount in exact]
     missing = (2 * sum(exact) + parts) // (2 * parts) - sum(whole)
     by_remainder = sorted(range(len(exact)), key=lambda i: (whole[i] * parts - exact[i], i))
