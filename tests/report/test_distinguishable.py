@@ -6,11 +6,13 @@ import json
 import math
 import random
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scalesweep.report import study_report
 from scalesweep.report.answer_text import pairs_text
 from scalesweep.report.collect import collect
 from scalesweep.report.distinguishable import holm
@@ -172,3 +174,37 @@ def test_json_has_every_pair_with_both_p_values(report: StudyReport) -> None:
 )
 def test_places_are_said_in_runs(numbers: list[int], text: str) -> None:
     assert ranges(numbers) == text
+
+
+def test_holm_corrects_for_tests_that_were_not_made() -> None:
+    # 0.001 x 10 and 0.02 x 9
+    assert holm([0.02, 0.001], num_tests=10) == pytest.approx([0.18, 0.01])
+
+
+def test_of_very_many_settings_the_best_and_the_front_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = build_study(tmp_path, num_questions=200)
+    results = collect(study.store, study.plan)
+    whole = build_report(results, RECORD)
+    monkeypatch.setattr(study_report, "MOST_PAIRED", 3)
+    part = build_report(results, RECORD)
+    count = len(part.by_score)
+    left_out = [s for s in part.by_score if s not in part.paired]
+
+    assert count > len(part.paired) > 3
+    assert set(map(id, part.front)) <= set(map(id, part.paired))
+    assert left_out
+    assert len(part.pairs) == len(part.paired) * (len(part.paired) - 1) // 2
+    # A pair that is looked at by itself: as hard as the hardest of all that there could be.
+    one, other = part.by_score[0], left_out[-1]
+    found = part.pair(one, other)
+    assert found is not None
+    assert found.corrected_p == pytest.approx(min(1.0, found.p * count * (count - 1) / 2))
+    by_label = {(p.one.label, p.other.label): p.corrected_p for p in whole.pairs}
+    for pair in part.pairs:  # never less strict than with all pairs tested
+        assert pair.corrected_p >= by_label[pair.one.label, pair.other.label] - 1e-12
+    table = pairs_table(part)
+    assert table is not None
+    assert len(table.rows) == len(part.paired)
+    assert f"{len(left_out)} others are not compared here" in table.notes[-1]

@@ -6,6 +6,8 @@ corrected by Holm's step-down method: the chance that even one pair is told apar
 different is at most 5 %, however the tests depend on each other. That two settings are not told
 apart does not make them equal: with few questions hardly any are.
 
+Of very many settings not every pair is tested; p-values are corrected as if all were.
+
 Source: Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6 (1979).
 """
 
@@ -51,18 +53,27 @@ class Pair:
         return dataclasses.replace(self, one=self.other, other=self.one, difference=turned)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Corrected p-values, in the order given."""
+def holm(p_values: Sequence[float], *, num_tests: int | None = None) -> list[float]:
+    """Corrected p-values, in the order given.
+
+    num_tests: how many there could have been, where these are not all.
+    """
+    most = len(p_values) if num_tests is None else num_tests
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     corrected, highest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        highest = max(highest, min(1.0, (most - rank) * p_values[i]))
         corrected[i] = highest
     return corrected
 
 
-def all_pairs(settings: Sequence[Setting], difference: Difference) -> tuple[Pair, ...]:
-    """Every two settings that can be compared, the earlier one first."""
+def all_pairs(
+    settings: Sequence[Setting], difference: Difference, *, num_pairs: int | None = None
+) -> tuple[Pair, ...]:
+    """Every two settings that can be compared, the earlier one first.
+
+    num_pairs: to correct for, where there are more settings than these.
+    """
     found = [
         (one, other, contrast)
         for one, other in combinations(settings, 2)
@@ -71,5 +82,7 @@ def all_pairs(settings: Sequence[Setting], difference: Difference) -> tuple[Pair
     each = [p_value(contrast) for _, _, contrast in found]
     return tuple(
         Pair(one=one, other=other, difference=contrast.estimate, p=p, corrected_p=corrected)
-        for (one, other, contrast), p, corrected in zip(found, each, holm(each), strict=True)
+        for (one, other, contrast), p, corrected in zip(
+            found, each, holm(each, num_tests=num_pairs), strict=True
+        )
     )

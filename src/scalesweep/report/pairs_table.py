@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from scalesweep.report import formatting as fmt
-from scalesweep.report.study_report import StudyReport, comparable_settings
+from scalesweep.report.study_report import StudyReport
 from scalesweep.report.table import Column, Entry, Table
 
 
@@ -13,7 +13,8 @@ def pairs_table(report: StudyReport) -> Table | None:
     """One row per comparable setting, the best first; None where there is no pair of them."""
     if not report.pairs:
         return None
-    settings = sorted(comparable_settings(report), key=lambda s: -(s.score(report.primary) or 0.0))
+    settings = report.paired
+    left_out = len(report.by_score) - len(settings)
     place = {setting.label: number for number, setting in enumerate(settings, start=1)}
     alike: dict[str, set[int]] = {setting.label: set() for setting in settings}
     for pair in report.pairs:
@@ -58,6 +59,14 @@ def pairs_table(report: StudyReport) -> Table | None:
             "answered, two-sided, and corrected for their number by Holm's method: the chance "
             "that even one is told apart which is not different is at most 5 %. Not told apart "
             "does not mean equal. (Findings are asked one by one and not corrected.)",
+            *(
+                [
+                    f"The {len(settings)} settings with the highest scores and those on the front; "
+                    f"{left_out} others are not compared here. Corrected as if they were."
+                ]
+                if left_out
+                else []
+            ),
         ),
     )
 

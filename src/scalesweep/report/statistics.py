@@ -141,7 +141,9 @@ def contrast(terms: Sequence[Term], *, spread: Spread | None) -> Contrast:
         ValueError: fewer than two questions in common.
     """
     first, *others = terms
-    common = [q for q in first.items if all(q in other.items for other in others)]
+    common = list(first.items)
+    if any(other.items.keys() != first.items.keys() for other in others):
+        common = [q for q in common if all(q in other.items for other in others)]
     if len(common) < 2:
         raise ValueError(f"{len(common)} questions in common; at least 2 are needed")
     weighed = [[term.weight * term.items[question] for question in common] for term in terms]

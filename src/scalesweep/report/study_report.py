@@ -20,6 +20,9 @@ from scalesweep.report.settings import ErrorParts, Setting, settings_of
 from scalesweep.report.statistics import Contrast, Estimate, Spread, Term, contrast
 from scalesweep.report.verdicts import Judged, KnownSpread, judge_findings, known_spreads
 
+MOST_PAIRED = 100
+"""Settings that are all compared with each other: 4,950 pairs take seconds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyReport:
@@ -71,9 +74,13 @@ class StudyReport:
         found = ((i, s.term(self.primary, weight=1.0)) for i, s in enumerate(self.settings))
         return {i: term for i, term in found if term is not None}
 
+    @cached_property
+    def _places(self) -> Mapping[int, int]:
+        """Settings are told apart by identity: they have no other."""
+        return {id(setting): place for place, setting in enumerate(self.settings)}
+
     def _term(self, setting: Setting) -> Term | None:
-        place = next(i for i, other in enumerate(self.settings) if other is setting)
-        return self._terms.get(place)
+        return self._terms.get(self._places[id(setting)])
 
     def interval(self, setting: Setting) -> Estimate | None:
         """Score on the primary benchmark with its 95 % interval."""
@@ -105,19 +112,45 @@ class StudyReport:
         return self.unit.of(setting.mean_cost("whole"))
 
     @cached_property
+    def by_score(self) -> tuple[Setting, ...]:
+        """Comparable settings, the highest score first."""
+        found = sorted(comparable_settings(self), key=lambda s: -(s.score(self.primary) or 0.0))
+        return tuple(found)
+
+    @cached_property
+    def paired(self) -> tuple[Setting, ...]:
+        """Of by_score, those that are all compared with each other: of very many the highest, and
+        those on the front."""
+        on_front = {id(setting) for setting in self.front}
+        return tuple(
+            setting
+            for place, setting in enumerate(self.by_score)
+            if place < MOST_PAIRED or id(setting) in on_front
+        )
+
+    @cached_property
     def pairs(self) -> tuple[Pair, ...]:
-        """Every two comparable settings, the one that scores higher first."""
-        by_score = sorted(comparable_settings(self), key=lambda s: -(s.score(self.primary) or 0.0))
-        return all_pairs(by_score, self.difference)
+        """Every two of these, the one that scores higher first."""
+        return all_pairs(self.paired, self.difference, num_pairs=self._num_pairs)
+
+    @property
+    def _num_pairs(self) -> int | None:
+        """To correct for where not all are compared; None where all are."""
+        count = len(self.by_score)
+        return None if len(self.paired) == count else count * (count - 1) // 2
+
+    @cached_property
+    def _pairs(self) -> Mapping[tuple[int, int], Pair]:
+        return {(id(pair.one), id(pair.other)): pair for pair in self.pairs}
 
     def pair(self, one: Setting, other: Setting) -> Pair | None:
         """Seen from one; None where the two cannot be compared."""
-        for pair in self.pairs:
-            if (pair.one is one and pair.other is other) or (
-                pair.one is other and pair.other is one
-            ):
-                return pair.seen_from(one)
-        return None
+        found = self._pairs.get((id(one), id(other))) or self._pairs.get((id(other), id(one)))
+        if found is None and self._num_pairs is not None:  # one that is not compared with all
+            found = next(
+                iter(all_pairs([one, other], self.difference, num_pairs=self._num_pairs)), None
+            )
+        return None if found is None else found.seen_from(one)
 
     @cached_property
     def front_steps(self) -> tuple[Step, ...]:
