@@ -183,9 +183,12 @@ def _rows(folder: Path, study: str) -> int:
     return sum(len(list(attempt.metric_rows())) for attempt in _attempts(folder, study))
 
 
+@pytest.mark.parametrize("more", [[], ["budget.usd=1"]], ids=["", "budget"])
 @pytest.mark.parametrize("root", ["/dev/null/store", "/proc/nowhere"])
-def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path, root: str) -> None:
-    ended = typed(tmp_path, f"store={root}", *TINY)
+def test_a_store_that_cannot_be_written_is_refused(
+    tmp_path: Path, root: str, more: list[str]
+) -> None:
+    ended = typed(tmp_path, f"store={root}", *TINY, *more)
 
     assert ended.returncode == 2
     assert f"store={root}: cannot be written" in ended.stderr

@@ -98,7 +98,11 @@ def admit_study(store: Store, plan: Plan) -> Admission | None:
     """
     file = budget_file(store, plan.study)
     if study_budget(plan) is None:
-        file.unlink(missing_ok=True)
+        try:
+            with contextlib.suppress(*ABSENT):
+                file.unlink()
+        except OSError as error:
+            raise _not_written(store, error) from error
         return None
     spending = study_spending(plan, store, besides=_of_other_commands(store, plan.study))
     admission = study_admission(plan, store, spending)
@@ -118,11 +122,15 @@ def admit_study(store: Store, plan: Plan) -> Admission | None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, record.to_json())
     except OSError as error:
-        raise StoreError(
-            f"store={store.root}: cannot be written ({error.strerror or error}); choose another "
-            "with store=DIR"
-        ) from error
+        raise _not_written(store, error) from error
     return admission
+
+
+def _not_written(store: Store, error: OSError) -> StoreError:
+    return StoreError(
+        f"store={store.root}: cannot be written ({error.strerror or error}); choose another "
+        "with store=DIR"
+    )
 
 
 def _of_other_commands(store: Store, study: str) -> set[StageRef]:
