@@ -210,6 +210,11 @@ class StageDir:
     def done_file(self) -> Path:
         return self.path / "done.json"
 
+    @property
+    def is_done(self) -> bool:
+        """Whether its output is published."""
+        return self.done_file.exists()
+
     def spec(self) -> StageSpec:
         return StageSpec.from_json(read_json(self.stage_file))
 

@@ -30,7 +30,7 @@ def submit_study(plan: Plan, store: Store, config: RunConfig, part: Plan) -> Sub
         ) from error
     taken = {stage.ref for stage in part.stages}
     left_out = [stage.ref for stage in plan.stages if stage.ref not in taken]
-    num_left_out = sum(not store.stage(ref).done_file.exists() for ref in left_out)
+    num_left_out = sum(not store.stage(ref).is_done for ref in left_out)
     for line in submitted_lines(plan, result, num_left_out=num_left_out):
         print(line)
     return result

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from scalesweep.cost_model import training_memory as training
 from scalesweep.cost_model.host_memory import checkpoint_copy_bytes, process_bytes
+from scalesweep.cost_model.stage_work import TRAINING
 from scalesweep.models import answering_memory
 from scalesweep.records import Execution, StageKind, StageSpec
 from scalesweep.specs import GenerateSpec, Method, TrainingSpec
@@ -42,7 +43,7 @@ def stage_memory(
 
     tokens_per_row: of padded rows of training; None: as long as a sample may be.
     """
-    if spec.kind in (StageKind.base, StageKind.align, StageKind.tune):
+    if spec.kind in TRAINING:
         typed = TrainingSpec.from_identity(spec.identity)
         return training_memory(typed, execution, tokens_per_row=tokens_per_row)
     if spec.kind is StageKind.generate:

@@ -227,7 +227,7 @@ def budget_lines(plan: Plan, store: Store) -> list[str]:
     if guard.held_to is None:
         return []
     lines = [guard.text(spent)]
-    waits = [stage.ref for stage in plan.stages if not store.stage(stage.ref).done_file.exists()]
+    waits = [stage.ref for stage in plan.stages if not store.stage(stage.ref).is_done]
     if waits and (
         guard.held_to.budget.is_spent(spent)
         or any(ref in guard.held_to.left_out or _was_stopped(store, ref) for ref in waits)

@@ -60,7 +60,7 @@ def look(plan: Plan, store: Store, *, with_ended: bool = False) -> QueueView:
     if not jobs:
         return QueueView()
     submissions = _submissions(store, {job.submission for job in jobs.values()})
-    open_jobs = {ref: job for ref, job in jobs.items() if not store.stage(ref).done_file.exists()}
+    open_jobs = {ref: job for ref, job in jobs.items() if not store.stage(ref).is_done}
     problem, rows, here = "", {}, ""
     try:
         if open_jobs:

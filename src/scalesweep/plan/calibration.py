@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scalesweep.cost_model.speeds import MeasuredRun, Speeds, Traits
+from scalesweep.cost_model.stage_work import TRAINING
 from scalesweep.errors import StoreError
 from scalesweep.models.devices import processor_name
 from scalesweep.records import Execution, Outcome, StageKind, StageSpec, Usage
@@ -31,7 +32,6 @@ MOST_OF_A_KIND = 200
 """Stages of each kind that are read, the newest: a plan must not wait for a large store."""
 LEAST_SHARE = 0.1
 """Of a stage's work: what did less of it is mostly beginning and end."""
-TRAINING = (StageKind.base, StageKind.align, StageKind.tune)
 UNREADABLE = (OSError, StoreError, KeyError, TypeError, ValueError, AttributeError)
 OLD = (*UNREADABLE, AssertionError)
 """Of what is worked out from a record: an older one may say what no setting can be today."""

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from scalesweep.cost_model.stage_memory import StageMemory, training_memory
+from scalesweep.cost_model.stage_work import TRAINING
 from scalesweep.plan.graph import Cell, Plan, PlannedStage
 from scalesweep.records import Execution, StageKind
 from scalesweep.specs import LoraSpec, Method, TrainingSpec
 
 MOST_NODES = 16
 """Beyond which more nodes are no longer a near setting."""
-TRAINING = (StageKind.base, StageKind.align, StageKind.tune)
 # Where full training is exchanged for adapters: conf/lora/all_linear.yaml.
 ALL_LINEAR = LoraSpec(
     rank=64,

@@ -33,11 +33,11 @@ def predicted(plan: Plan, store: Store) -> Plan:
 class Known:
     """Data sets of a plan's stages and of those in the store, and their tokens."""
 
-    def __init__(self, store: Store, plan: Plan | None = None) -> None:
+    def __init__(self, store: Store, plan: Plan) -> None:
         self._store = store
         self._datasets: dict[StageRef, DataSpec | None] = {}
         self._roots: dict[str, Path] = {}
-        for stage in plan.stages if plan is not None else ():
+        for stage in plan.stages:
             if stage.spec.kind is StageKind.data:
                 found = DataSpec.from_identity(stage.spec.identity)
                 self._datasets[stage.ref] = found

@@ -30,7 +30,7 @@ MOST_UNFIT = 20
 
 def is_done(store: Store, ref: StageRef) -> bool:
     """Whether a stage has published its output."""
-    return store.stage(ref).done_file.exists()
+    return store.stage(ref).is_done
 
 
 def done_stages(plan: Plan, store: Store) -> frozenset[StageRef]:

@@ -27,7 +27,7 @@ def study_admission(plan: Plan, store: Store, spending: Spending | None = None) 
     return admit(
         plan,
         budget,
-        done={s.ref for s in plan.stages if store.stage(s.ref).done_file.exists()},
+        done={s.ref for s in plan.stages if store.stage(s.ref).is_done},
         spent=(spending or study_spending(plan, store)).look(),
         progress=kept_progress(plan, store),
     )

@@ -75,7 +75,7 @@ class Spending:
             self._open.append(ref)
             self._ended[ref] = dict.fromkeys(range(counted + 1), NOTHING)
         stage = self.store.stage(ref)
-        is_done = stage.done_file.exists()  # first: who ends it publishes, then closes
+        is_done = stage.is_done  # first: who ends it publishes, then closes
         ended = self._ended.setdefault(ref, {})
         running: dict[int, Amount] = {}
         for attempt in stage.attempts():
@@ -175,7 +175,7 @@ def kept_progress(plan: Plan, store: Store) -> dict[StageRef, float]:
     found = {}
     for stage in plan.stages:
         folder = store.stage(stage.ref)
-        if folder.done_file.exists():
+        if folder.is_done:
             continue
         every = stage.execution.checkpoint_every_steps
         parts = [_kept(attempt, every=every) for attempt in folder.attempts()]
